@@ -1,0 +1,1 @@
+//! drop-coordinator: computes desired images and pacing tokens, and writes status.

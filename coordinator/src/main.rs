@@ -1,0 +1,3 @@
+//! The program `drop-coordinator`.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! What both daemons share: logging, admin HTTP, signals, task supervision.

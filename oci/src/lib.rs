@@ -1,0 +1,1 @@
+//! Image references as registries and runtimes understand them.

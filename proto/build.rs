@@ -1,0 +1,6 @@
+//! Generates the messages and the service from `coordinator.proto`.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    tonic_prost_build::configure().compile_protos(&["coordinator.proto"], &["."])?;
+    Ok(())
+}

@@ -1,0 +1,1 @@
+//! The testbed: real etcd, API server, containerds and registries on loopback, and the scenarios that run on them.
