@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
@@ -17,8 +17,10 @@ static TAKEN: LazyLock<Mutex<HashMap<u16, File>>> = LazyLock::new(Mutex::default
 
 /// A port that nobody listens on and that no other test gets while this process lives.
 pub fn free() -> Result<u16> {
-    let locks = Path::new("/tmp/drop-test-ports");
-    std::fs::create_dir_all(locks).context("create the folder of port locks")?;
+    // One folder a user: nobody can open the locks of another.
+    let user = rustix::process::geteuid().as_raw();
+    let locks = PathBuf::from(format!("/tmp/drop-test-ports-{user}"));
+    std::fs::create_dir_all(&locks).context("create the folder of port locks")?;
     for _ in 0..1_000 {
         let port = FIRST + rand::random_range(0..COUNT);
         let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
