@@ -6,13 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
+use kube::Client;
 
 use crate::audit::Audit;
 use crate::certificates::Authority;
 use crate::process::{Process, Program};
-use crate::{http, objects, parts, ports};
+use crate::{http, kubeconfig, objects, parts, ports};
 
 /// Two busy cores start an API server within a tenth of this.
 const START: Duration = Duration::from_secs(60);
@@ -68,14 +67,8 @@ impl ControlPlane {
             controllers,
         )?)?;
         let url = format!("https://127.0.0.1:{port}");
-        let admin = write_kubeconfig(
-            &folder,
-            &authority,
-            &url,
-            "admin",
-            ("admin", &["system:masters"]),
-        )?;
-        let client = connect(&admin).await?;
+        let admin = kubeconfig::write(&folder, &authority, &url, ("admin", &["system:masters"]))?;
+        let client = kubeconfig::connect(&admin).await?;
         let mut started = Self {
             folder,
             authority,
@@ -113,22 +106,12 @@ impl ControlPlane {
 
     /// A kubeconfig for `user` in at most one group; what it may do is RBAC's business.
     pub fn kubeconfig_for(&self, user: &str, groups: &[&str]) -> Result<PathBuf> {
-        let name: String = user
-            .chars()
-            .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-            .collect();
-        write_kubeconfig(
-            &self.folder,
-            &self.authority,
-            &self.url,
-            &name,
-            (user, groups),
-        )
+        kubeconfig::write(&self.folder, &self.authority, &self.url, (user, groups))
     }
 
     /// A client for `user`, as `kubeconfig_for`.
     pub async fn client_for(&self, user: &str, groups: &[&str]) -> Result<Client> {
-        connect(&self.kubeconfig_for(user, groups)?).await
+        kubeconfig::connect(&self.kubeconfig_for(user, groups)?).await
     }
 
     /// Applies YAML documents as `kubectl apply --server-side` with strict validation.
@@ -190,13 +173,7 @@ impl ControlPlane {
 
     fn start_controllers(&self) -> Result<Process> {
         let user = ("system:kube-controller-manager", [].as_slice());
-        let kubeconfig = write_kubeconfig(
-            &self.folder,
-            &self.authority,
-            &self.url,
-            "controllers",
-            user,
-        )?;
+        let kubeconfig = kubeconfig::write(&self.folder, &self.authority, &self.url, user)?;
         let program = Program::new(
             "kube-controller-manager",
             parts::kubernetes("kube-controller-manager")?,
@@ -317,40 +294,6 @@ fn api_server_program(
         Controllers::None => program.arg("--disable-admission-plugins=ServiceAccount"),
         Controllers::Run => program,
     })
-}
-
-fn write_kubeconfig(
-    folder: &Path,
-    authority: &Authority,
-    url: &str,
-    name: &str,
-    (user, groups): (&str, &[&str]),
-) -> Result<PathBuf> {
-    let (certificate, key) = authority.identify(name, user, groups)?;
-    let (ca, certificate, key) = (
-        authority.certificate(),
-        certificate.display(),
-        key.display(),
-    );
-    let text = format!(
-        "apiVersion: v1
-kind: Config
-clusters: [{{name: drop, cluster: {{server: '{url}', certificate-authority: '{}'}}}}]
-users: [{{name: user, user: {{client-certificate: '{certificate}', client-key: '{key}'}}}}]
-contexts: [{{name: drop, context: {{cluster: drop, user: user}}}}]
-current-context: drop
-",
-        ca.display()
-    );
-    let path = folder.join(format!("{name}.kubeconfig"));
-    std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
-    Ok(path)
-}
-
-async fn connect(kubeconfig: &Path) -> Result<Client> {
-    let config = Kubeconfig::read_from(kubeconfig)?;
-    let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
-    Ok(Client::try_from(config)?)
 }
 
 fn option(name: &str, value: impl std::fmt::Display) -> String {

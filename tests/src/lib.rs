@@ -15,6 +15,7 @@ pub mod cri_client;
 pub mod dirs;
 pub mod http;
 pub mod images;
+pub mod kubeconfig;
 pub mod node;
 pub mod objects;
 pub mod parts;

@@ -3,22 +3,21 @@
 //!
 //! What is not scripted succeeds at once, as a small pull by containerd would.
 
+mod held;
 mod serve;
 
-use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use k8s_cri::v1::Image;
 use prost::Message;
 use tokio::net::UnixListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tonic::Code;
 
-use crate::images::Blob;
+use self::held::{Held, image};
 
 /// What becomes of one `PullImage`.
 #[derive(Clone, Debug)]
@@ -123,17 +122,6 @@ struct State {
     began: Instant,
     held: Mutex<Held>,
     released: watch::Sender<u64>,
-}
-
-#[derive(Default)]
-struct Held {
-    name: (String, String),
-    image_ref: ImageRef,
-    images: Vec<Image>,
-    digests: BTreeMap<String, String>,
-    scripts: BTreeMap<String, VecDeque<Reply>>,
-    list_failure: Option<(Code, String)>,
-    calls: Vec<Call>,
 }
 
 impl ScriptedCri {
@@ -282,85 +270,5 @@ impl Drop for ScriptedCri {
 impl State {
     fn held(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Held {
-    /// Lists `reference`; a tag is taken from the image that had it, as runtimes do.
-    fn list(&mut self, reference: &str) -> Image {
-        let known = self.digests.get(reference).cloned();
-        let digest = reference
-            .split_once('@')
-            .map(|(_, digest)| digest.to_owned())
-            .or(known);
-        let digest = digest.unwrap_or_else(|| Blob::new(reference.to_owned()).digest);
-        for held in &mut self.images {
-            held.repo_tags.retain(|tag| tag != reference);
-        }
-        let listed = image(reference, digest.trim_start_matches("sha256:"));
-        let same = self.images.iter().position(|held| held.id == listed.id);
-        match same.map(|index| &mut self.images[index]) {
-            Some(held) => {
-                held.repo_tags.extend(listed.repo_tags.clone());
-                held.repo_digests.extend(
-                    listed
-                        .repo_digests
-                        .iter()
-                        .filter(|digest| !held.repo_digests.contains(digest))
-                        .cloned()
-                        .collect::<Vec<_>>(),
-                );
-            }
-            None => self.images.push(listed.clone()),
-        }
-        listed
-    }
-
-    fn unlist(&mut self, reference: &str) {
-        self.images.retain(|image| !names(image, reference));
-    }
-
-    fn next_reply(&mut self, reference: &str) -> Reply {
-        let Some(script) = self.scripts.get_mut(reference) else {
-            return Reply::default();
-        };
-        let reply = script.front().cloned().unwrap_or_default();
-        if script.len() > 1 {
-            script.pop_front();
-        }
-        reply
-    }
-}
-
-/// Whether `reference` (tag, digest reference or id) means `image`.
-fn names(image: &Image, reference: &str) -> bool {
-    image.id == reference
-        || image
-            .repo_tags
-            .iter()
-            .chain(&image.repo_digests)
-            .any(|name| name == reference)
-}
-
-/// An image whose manifest digest has these hex digits; its id is another hash, as in real runtimes.
-fn image(reference: &str, hex: &str) -> Image {
-    let untagged = reference
-        .split_once('@')
-        .map_or(reference, |(name, _)| name);
-    let colon = untagged
-        .rfind(':')
-        .filter(|colon| !untagged[*colon..].contains('/'));
-    let repository = colon.map_or(untagged, |colon| &untagged[..colon]);
-    let by_tag = !reference.contains('@');
-    Image {
-        id: Blob::new(format!("config of {hex}")).digest,
-        repo_tags: if by_tag {
-            vec![reference.to_owned()]
-        } else {
-            Vec::new()
-        },
-        repo_digests: vec![format!("{repository}@sha256:{hex}")],
-        size: 1_000_000,
-        ..Image::default()
     }
 }

@@ -14,9 +14,9 @@ use drop_tests::proxy::{End, Fault, Kind, Proxy};
 use drop_tests::registry::Registry;
 use drop_tests::scripted_cri::{ImageRef, Reply, ScriptedCri};
 use drop_tests::{node, objects, wait};
-use k8s_openapi::api::core::v1::{Namespace, Node};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node};
 use kube::Api;
-use kube::api::ListParams;
+use kube::api::{DeleteParams, ListParams};
 use tonic::Code;
 
 const MIB: usize = 1_024 * 1_024;
@@ -120,6 +120,32 @@ async fn yaml_is_applied_strictly_and_a_wait_shows_the_last_status() -> Result<(
         "{shown}"
     );
     Ok(())
+}
+
+#[tokio::test]
+async fn owner_references_act_where_controllers_run() -> Result<()> {
+    let scratch = Scratch::new()?;
+    let plane = ControlPlane::start(&scratch.path().join("plane"), Controllers::Run).await?;
+    let maps: Api<ConfigMap> = Api::namespaced(plane.client(), "default");
+    plane
+        .apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: owner}\n")
+        .await?;
+    let uid = maps.get("owner").await?.metadata.uid.unwrap_or_default();
+    let owned = format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: owned\n  ownerReferences: \
+         [{{apiVersion: v1, kind: ConfigMap, name: owner, uid: {uid}}}]\n"
+    );
+    plane.apply(&owned).await?;
+    maps.delete("owner", &DeleteParams::background()).await?;
+    wait::until(
+        "the owned object to go",
+        Duration::from_secs(30),
+        async || {
+            ensure!(maps.get_opt("owned").await?.is_none(), "it is there");
+            Ok(())
+        },
+    )
+    .await
 }
 
 #[tokio::test]

@@ -21,7 +21,8 @@ use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 
-use super::{Call, ImageRef, Outcome, State, names};
+use super::held::{image, names};
+use super::{Call, ImageRef, Outcome, State};
 
 /// Above every client's limit, so that it is the client that decides.
 const MESSAGE_LIMIT: usize = 64 * 1_024 * 1_024;
@@ -93,7 +94,7 @@ impl ImageService for Images {
         self.0.close(call);
         let image = match reply.outcome {
             Outcome::Failed(code, message) => return Err(Status::new(code, message)),
-            Outcome::Unlisted => super::image(&reference, &"0".repeat(64)),
+            Outcome::Unlisted => image(&reference, &"0".repeat(64)),
             Outcome::Pulled | Outcome::Never => self.0.held().list(&reference),
         };
         let image_ref = match self.0.held().image_ref {
