@@ -214,7 +214,8 @@ pub struct Node {
     said: Option<Said>,
     /// Sessions opened so far: the number of the present one.
     sessions: u64,
-    /// Results of pulls that ended while no session was open.
+    /// Results of pulls that no coordinator has heard for certain: they ended before the first Desired of a session, and only
+    /// that shows that the session was accepted.
     unsaid: Vec<AgentMessage>,
     /// When running pulls have to end, once the agent stops.
     stop_at: Option<Duration>,
@@ -319,7 +320,7 @@ impl Node {
             runtime: Some(runtime.clone()),
         };
         out.push(send(agent_message::Kind::Hello(hello)));
-        out.extend(self.unsaid.drain(..).map(Output::Send));
+        out.extend(self.unsaid.iter().cloned().map(Output::Send));
         self.said = Some(Said::hello(runtime, self.renew_after(now)));
     }
 
@@ -352,6 +353,7 @@ impl Node {
             return;
         }
         said.revision = desired.revision;
+        self.unsaid.clear();
         let fresh_list = self.lists.want();
         if desired.complete {
             said.complete_after = Some(fresh_list);
@@ -434,6 +436,9 @@ impl Node {
     fn refusal(&self, reference: &str) -> Option<&'static str> {
         if self.stop_at.is_some() {
             return Some("the agent stops");
+        }
+        if self.said.as_ref().is_none_or(|said| said.revision == 0) {
+            return Some("nothing is desired yet");
         }
         if !self.runtime_state().available {
             return Some("the runtime does not answer");

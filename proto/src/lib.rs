@@ -20,4 +20,5 @@ mod generated {
     tonic::include_proto!("drop.v1");
 }
 
+pub use class::Scope;
 pub use generated::*;

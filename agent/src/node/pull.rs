@@ -180,12 +180,14 @@ impl Node {
         }
     }
 
-    /// Says the end of a pull now, or to the next session.
+    /// Says the end of a pull now, and once more to the next session if this one may not have been accepted.
     fn report(&mut self, kind: agent_message::Kind, out: &mut Vec<Output>) {
         let message = AgentMessage { kind: Some(kind) };
-        match self.said {
-            Some(_) => out.push(Output::Send(message)),
-            None => self.unsaid.push(message),
+        if self.said.as_ref().is_none_or(|said| said.revision == 0) {
+            self.unsaid.push(message.clone());
+        }
+        if self.said.is_some() {
+            out.push(Output::Send(message));
         }
     }
 }

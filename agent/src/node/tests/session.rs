@@ -254,11 +254,24 @@ fn a_failure_without_a_session_is_said_to_the_next_one() {
     scene.grant(5, APP);
     scene.step(Input::Disconnected);
     scene.pull_failed(5, FailureClass::NotFound, "image not found");
+    let told = [
+        hello(vec![]),
+        failed(5, FailureClass::NotFound, "image not found", 0, APP),
+    ];
+    assert_eq!(scene.connect(), told);
+    // A coordinator that does not lead closes without a Desired: nobody has heard it.
+    scene.step(Input::Disconnected);
+    assert_eq!(scene.connect(), told);
+    scene.desire(vec![]);
+    assert_eq!(scene.connect(), told[..1]);
+}
+
+#[test]
+fn a_grant_before_the_first_desired_of_a_session_is_given_back() {
+    let mut scene = Scene::at_work(vec![if_not_present(APP)], &nothing());
+    scene.connect();
     assert_eq!(
-        scene.connect(),
-        [
-            hello(vec![]),
-            failed(5, FailureClass::NotFound, "image not found", 0, APP)
-        ]
+        scene.grant(5, APP),
+        releases(5, APP, "nothing is desired yet")
     );
 }
