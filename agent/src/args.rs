@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use drop_api::GoDuration;
+use drop_api::{DurationError, GoDuration};
 use tonic::transport::Endpoint;
 
 use crate::bake::{Format, Options, Terminal};
@@ -48,7 +48,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve one node of a cluster until told to stop.
-    Run(Box<RunArgs>),
+    Run(RunArgs),
     /// Put the images of CachedImage documents on this machine, without a cluster.
     #[command(after_help = BAKE_EXAMPLES)]
     Bake(BakeArgs),
@@ -64,6 +64,34 @@ pub struct RuntimeArgs {
     /// Pulls at the same time. More than 1 competes with the kubelet for the same cores and connections.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub max_parallel_pulls: u32,
+}
+
+/// Flags of `run`.
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// Name of this node's Node object.
+    #[arg(long, env = "NODE_NAME", value_name = "NAME", value_parser = node_name)]
+    pub node_name: String,
+
+    /// The coordinator, as http://host:port.
+    #[arg(long, value_name = "URL", value_parser = session::endpoint)]
+    pub coordinator: Endpoint,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub runtime: RuntimeArgs,
+
+    /// Time between two looks at the runtime's images. After each pull there is one anyway.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = positive)]
+    pub list_interval: GoDuration,
+
+    /// A pull that takes longer is cancelled. That throws away what was downloaded, so this is for pulls that hang.
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = positive)]
+    pub pull_deadline: GoDuration,
+
+    /// How long running pulls may go on after SIGTERM.
+    #[arg(long, value_name = "DURATION", default_value = "5m")]
+    pub shutdown_grace: GoDuration,
 }
 
 /// Flags of `bake`.
@@ -85,12 +113,31 @@ pub struct BakeArgs {
     runtime: RuntimeArgs,
 
     /// No colours on a terminal.
-    #[arg(long, env = "NO_COLOR", hide_env = true, value_parser = |text: &str| Ok::<_, String>(!text.is_empty()), default_value = "", default_missing_value = "1", num_args = 0, hide_default_value = true)]
-    no_color: bool,
+    #[arg(long, env = "NO_COLOR", num_args = 0..=1, require_equals = true, default_missing_value = "1", hide_env_values = true, value_name = "ANY")]
+    no_color: Option<String>,
 
     /// Set by the terminal.
     #[arg(long, env = "TERM", hide = true, default_value = "")]
     term: String,
+}
+
+fn positive(text: &str) -> Result<GoDuration, String> {
+    let duration: GoDuration = text
+        .parse()
+        .map_err(|error: DurationError| error.to_string())?;
+    if duration.is_zero() {
+        return Err("must be longer than zero".to_owned());
+    }
+    Ok(duration)
+}
+
+fn node_name(text: &str) -> Result<String, &'static str> {
+    if text.is_empty() || text.len() > 253 {
+        return Err(
+            "must be the name of a Node object (in a pod: the downward API's spec.nodeName)",
+        );
+    }
+    Ok(text.to_owned())
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -103,7 +150,8 @@ enum OutputFormat {
 
 impl From<BakeArgs> for Options {
     fn from(args: BakeArgs) -> Self {
-        let terminal = match (args.term.as_str(), args.no_color) {
+        let no_color = args.no_color.is_some_and(|value| !value.is_empty());
+        let terminal = match (args.term.as_str(), no_color) {
             ("dumb", _) => Terminal::Dumb,
             (_, true) => Terminal::Monochrome,
             (_, false) => Terminal::Colour,

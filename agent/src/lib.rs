@@ -4,6 +4,7 @@
 //! here carries out its outputs: [`runtime`] speaks CRI, [`session`] speaks with the coordinator, [`run`] ties them together,
 //! [`bake`] does the same on a machine without a cluster.
 
+pub mod args;
 pub mod bake;
 pub mod classify;
 pub mod node;
