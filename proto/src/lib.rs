@@ -5,6 +5,8 @@
 
 mod class;
 
+pub use class::Scope;
+
 /// Largest message that either side accepts. A complete Desired of 10,000 references of 255 bytes fits three times.
 pub const MAX_MESSAGE_BYTES: usize = 8 * 1024 * 1024;
 
