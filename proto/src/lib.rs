@@ -22,5 +22,4 @@ mod generated {
     tonic::include_proto!("drop.v1");
 }
 
-pub use class::Scope;
 pub use generated::*;
