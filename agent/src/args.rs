@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use drop_api::{DurationError, GoDuration};
+use drop_daemon::bind::BindAddress;
+use drop_daemon::logging::LogArgs;
 use tonic::transport::Endpoint;
 
 use crate::bake::{Format, Options, Terminal};
@@ -37,7 +39,7 @@ Exit codes: 0 all images are present, 1 some are not (a table says why), 2 the i
 
 /// Pulls container images through the node's CRI socket and says what the runtime holds.
 #[derive(Debug, Parser)]
-#[command(name = "drop-agent", version, after_help = EXAMPLES)]
+#[command(name = "drop-agent", version, after_help = EXAMPLES, args_override_self = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -48,9 +50,10 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve one node of a cluster until told to stop.
-    Run(RunArgs),
+    #[command(args_override_self = true)]
+    Run(Box<RunArgs>),
     /// Put the images of CachedImage documents on this machine, without a cluster.
-    #[command(after_help = BAKE_EXAMPLES)]
+    #[command(after_help = BAKE_EXAMPLES, args_override_self = true)]
     Bake(BakeArgs),
 }
 
@@ -92,6 +95,18 @@ pub struct RunArgs {
     /// How long running pulls may go on after SIGTERM.
     #[arg(long, value_name = "DURATION", default_value = "5m")]
     pub shutdown_grace: GoDuration,
+
+    /// Where Prometheus scrapes, as :port or host:port; 0 for nowhere.
+    #[arg(long, value_name = "ADDRESS", default_value = ":8080")]
+    pub metrics_bind_address: BindAddress,
+
+    /// Where the kubelet probes /healthz and /readyz, as :port or host:port; 0 for nowhere.
+    #[arg(long, value_name = "ADDRESS", default_value = ":8081")]
+    pub health_probe_bind_address: BindAddress,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub log: LogArgs,
 }
 
 /// Flags of `bake`.

@@ -22,6 +22,8 @@ use grantor::{Grantor, Wanted, exchange};
 use progress::{Progress, Row, Style};
 use report::Unfinished;
 
+/// How long the runtime may be silent before that is worth a line.
+const PATIENCE: Duration = Duration::from_millis(500);
 /// How often the lines on a terminal are redrawn.
 const FRAME: Duration = Duration::from_millis(100);
 /// The list that follows each pull is what counts; this one is for images that others remove meanwhile.
@@ -140,7 +142,9 @@ async fn warm<W: Write>(
     }
     loop {
         let now = begin.elapsed();
-        progress.show(now, &rows(wanted, &grantor, now), grantor.runtime_problem())?;
+        // Most runtimes answer before anybody could read that they have not.
+        let problem = grantor.runtime_problem().filter(|_| now >= PATIENCE);
+        progress.show(now, &rows(wanted, &grantor, now), problem)?;
         if now >= limit || grantor.is_finished(now) {
             break;
         }

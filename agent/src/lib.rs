@@ -7,7 +7,9 @@
 pub mod args;
 pub mod bake;
 pub mod classify;
+pub mod metrics;
 pub mod node;
 pub mod redact;
+pub mod run;
 pub mod runtime;
 pub mod session;

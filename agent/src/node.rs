@@ -294,9 +294,23 @@ impl Node {
         self.pulls.len()
     }
 
-    /// The references that are desired now, sorted.
-    pub fn desired(&self) -> impl Iterator<Item = &str> {
-        self.images.keys().map(String::as_str)
+    /// Whether the coordinator wants the image on this node.
+    #[must_use]
+    pub fn is_desired(&self, reference: &str) -> bool {
+        self.images.contains_key(reference)
+    }
+
+    /// How many images the coordinator wants on this node.
+    #[must_use]
+    pub fn desired_count(&self) -> usize {
+        self.images.len()
+    }
+
+    /// Why nothing can be pulled or confirmed; `None` while the runtime answers.
+    #[must_use]
+    pub fn runtime_problem(&self) -> Option<String> {
+        let state = self.runtime_state();
+        (!state.available).then_some(state.message)
     }
 
     fn connected(&mut self, now: Duration, out: &mut Vec<Output>) {

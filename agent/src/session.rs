@@ -31,10 +31,7 @@ pub enum Event {
     /// The coordinator said something.
     Message(CoordinatorMessage),
     /// The stream is gone.
-    Closed {
-        /// Why, for people.
-        reason: String,
-    },
+    Closed,
 }
 
 /// The way to the coordinator. Dropping it closes the stream at once.
@@ -142,9 +139,9 @@ async fn converse(channel: Channel, events: &mpsc::Sender<Event>) -> bool {
         ended = exchange => ended.map_or_else(|status| explain(&status), |()| "the coordinator closed the session".to_owned()),
         _ = dropped => "the agent closed the session".to_owned(),
     };
-    info!(reason, "session ended");
+    warn!(reason, "session ended");
     // If nobody listens any more, nobody needs to know.
-    let _ = events.send(Event::Closed { reason }).await;
+    let _ = events.send(Event::Closed).await;
     was_heard
 }
 

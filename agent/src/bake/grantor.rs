@@ -178,7 +178,12 @@ impl Grantor {
     /// Why nothing happens at all, if it is the runtime's fault.
     #[must_use]
     pub(super) fn runtime_problem(&self) -> Option<&str> {
-        (!self.runtime.available).then_some(self.runtime.message.as_str())
+        match self.runtime.message.as_str() {
+            _ if self.runtime.available => None,
+            // Its first answer is still to come.
+            "" => Some("no answer yet"),
+            message => Some(message),
+        }
     }
 
     /// How far an image is.
@@ -217,9 +222,6 @@ impl Grantor {
 
     fn hear(&mut self, now: Duration, message: AgentMessage) {
         match message.kind {
-            Some(agent_message::Kind::Hello(hello)) => {
-                self.runtime = hello.runtime.unwrap_or_default();
-            }
             Some(agent_message::Kind::Runtime(state)) => self.runtime = state,
             Some(agent_message::Kind::Inventory(inventory)) => self.take_inventory(inventory),
             Some(agent_message::Kind::Ask(ask)) => {

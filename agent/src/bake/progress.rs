@@ -203,7 +203,7 @@ fn detail(now: Duration, row: &Row) -> String {
         State::Present { digest, size_bytes } => {
             let size = match size_bytes {
                 0 => String::new(),
-                bytes => format!("  {}", megabytes(*bytes)),
+                bytes => format!("  {}", size(*bytes)),
             };
             let digest = digest
                 .as_deref()
@@ -250,8 +250,13 @@ pub(super) fn seconds(duration: Duration) -> String {
     format!("{:.1}s", duration.as_secs_f64())
 }
 
-pub(super) fn megabytes(bytes: u64) -> String {
-    format!("{:.1} MB", bytes as f64 / 1e6)
+/// Bytes for people.
+pub(super) fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.2} GB", bytes as f64 / 1e9),
+    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::grantor::State;
-use super::progress::{Row, megabytes, seconds};
+use super::progress::{Row, seconds, size};
 
 /// The end of one image.
 #[derive(Debug, Serialize, PartialEq)]
@@ -60,7 +60,7 @@ pub(super) fn table(
         .count();
     let bytes: u64 = images.iter().filter_map(|image| image.size_bytes).sum();
     let pulled = if bytes > 0 {
-        format!(", {} pulled", megabytes(bytes))
+        format!(", {} pulled", size(bytes))
     } else {
         String::new()
     };

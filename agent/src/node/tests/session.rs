@@ -75,7 +75,7 @@ fn an_ask_of_a_dropped_image_is_not_mentioned_again() {
         ]
     );
     assert_eq!(scene.list(&holds(&[(APP, &[D1])])), []);
-    assert_eq!(scene.node.desired().count(), 0);
+    assert_eq!(scene.node.desired_count(), 0);
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn the_number_of_desired_images_is_bounded() {
             Output::List
         ]
     );
-    assert_eq!(scene.node.desired().count(), super::super::MAX_DESIRED);
+    assert_eq!(scene.node.desired_count(), super::super::MAX_DESIRED);
 }
 
 #[test]
