@@ -1,0 +1,186 @@
+//! The command line, checked as far as that is possible without doing anything.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use drop_api::{DurationError, GoDuration};
+use drop_daemon::bind::BindAddress;
+use drop_daemon::logging::LogArgs;
+use tonic::transport::Endpoint;
+
+use crate::bake::{Format, Options, Terminal};
+use crate::runtime::Socket;
+use crate::session;
+
+const SOCKET: &str = "unix:///run/containerd/containerd.sock";
+
+const EXAMPLES: &str = "\
+Examples:
+  # On a node, as the DaemonSet runs it
+  drop-agent run --node-name node-1 --coordinator http://drop-coordinator.drop-system:9443
+
+  # Put the images of a file, or of all files of a directory, on this machine
+  drop-agent bake images.yaml
+  drop-agent bake ./images --runtime-endpoint unix:///run/k3s/containerd/containerd.sock
+
+  # In a golden-image build: wait for the runtime and the pulls, and keep the result
+  drop-agent bake -o json --wait-timeout 30m images.yaml > baked.json
+";
+
+const BAKE_EXAMPLES: &str = "\
+Examples:
+  drop-agent bake images.yaml
+  drop-agent bake ./images --max-parallel-pulls 3
+  kustomize build . | drop-agent bake -
+  drop-agent bake -o json --wait-timeout 30m images.yaml > baked.json
+
+Exit codes: 0 all images are present, 1 some are not (a table says why), 2 the input is wrong (file and line).
+";
+
+/// Pulls container images through the node's CRI socket and says what the runtime holds.
+#[derive(Debug, Parser)]
+#[command(name = "drop-agent", version, after_help = EXAMPLES, args_override_self = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve one node of a cluster until told to stop.
+    #[command(args_override_self = true)]
+    Run(Box<RunArgs>),
+    /// Put the images of CachedImage documents on this machine, without a cluster.
+    #[command(after_help = BAKE_EXAMPLES, args_override_self = true)]
+    Bake(BakeArgs),
+}
+
+/// Where the container runtime is.
+#[derive(Args, Clone, Debug)]
+pub struct RuntimeArgs {
+    /// The runtime's CRI socket.
+    #[arg(long, value_name = "SOCKET", default_value = SOCKET)]
+    pub runtime_endpoint: Socket,
+
+    /// Pulls at the same time. More than 1 competes with the kubelet for the same cores and connections.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub max_parallel_pulls: u32,
+}
+
+/// Flags of `run`.
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// Name of this node's Node object.
+    #[arg(long, env = "NODE_NAME", value_name = "NAME", value_parser = node_name)]
+    pub node_name: String,
+
+    /// The coordinator, as http://host:port.
+    #[arg(long, value_name = "URL", value_parser = session::endpoint)]
+    pub coordinator: Endpoint,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub runtime: RuntimeArgs,
+
+    /// Time between two looks at the runtime's images. After each pull there is one anyway.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = positive)]
+    pub list_interval: GoDuration,
+
+    /// A pull that takes longer is cancelled. That throws away what was downloaded, so this is for pulls that hang.
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = positive)]
+    pub pull_deadline: GoDuration,
+
+    /// How long running pulls may go on after SIGTERM.
+    #[arg(long, value_name = "DURATION", default_value = "5m")]
+    pub shutdown_grace: GoDuration,
+
+    /// Where Prometheus scrapes, as :port or host:port; 0 for nowhere.
+    #[arg(long, value_name = "ADDRESS", default_value = ":8080")]
+    pub metrics_bind_address: BindAddress,
+
+    /// Where the kubelet probes /healthz and /readyz, as :port or host:port; 0 for nowhere.
+    #[arg(long, value_name = "ADDRESS", default_value = ":8081")]
+    pub health_probe_bind_address: BindAddress,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub log: LogArgs,
+}
+
+/// Flags of `bake`.
+#[derive(Args, Clone, Debug)]
+pub struct BakeArgs {
+    /// YAML files with CachedImage documents, directories of them, or - for standard input.
+    #[arg(required = true, value_name = "FILE")]
+    paths: Vec<PathBuf>,
+
+    /// How long all of it may take. The runtime's start is waited for, too.
+    #[arg(long, value_name = "DURATION", default_value = "10m")]
+    wait_timeout: GoDuration,
+
+    /// How the result is written.
+    #[arg(short, long, value_enum, default_value_t = OutputFormat::Text)]
+    output: OutputFormat,
+
+    #[command(flatten)]
+    runtime: RuntimeArgs,
+
+    /// No colours on a terminal.
+    #[arg(long, env = "NO_COLOR", num_args = 0..=1, require_equals = true, default_missing_value = "1", hide_env_values = true, value_name = "ANY")]
+    no_color: Option<String>,
+
+    /// Set by the terminal.
+    #[arg(long, env = "TERM", hide = true, default_value = "")]
+    term: String,
+}
+
+fn positive(text: &str) -> Result<GoDuration, String> {
+    let duration: GoDuration = text
+        .parse()
+        .map_err(|error: DurationError| error.to_string())?;
+    if duration.is_zero() {
+        return Err("must be longer than zero".to_owned());
+    }
+    Ok(duration)
+}
+
+fn node_name(text: &str) -> Result<String, &'static str> {
+    if text.is_empty() || text.len() > 253 {
+        return Err(
+            "must be the name of a Node object (in a pod: the downward API's spec.nodeName)",
+        );
+    }
+    Ok(text.to_owned())
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum OutputFormat {
+    /// For people.
+    Text,
+    /// One JSON document at the end.
+    Json,
+}
+
+impl From<BakeArgs> for Options {
+    fn from(args: BakeArgs) -> Self {
+        let no_color = args.no_color.is_some_and(|value| !value.is_empty());
+        let terminal = match (args.term.as_str(), no_color) {
+            ("dumb", _) => Terminal::Dumb,
+            (_, true) => Terminal::Monochrome,
+            (_, false) => Terminal::Colour,
+        };
+        Self {
+            paths: args.paths,
+            socket: args.runtime.runtime_endpoint,
+            max_parallel_pulls: args.runtime.max_parallel_pulls,
+            wait_timeout: args.wait_timeout.get(),
+            format: match args.output {
+                OutputFormat::Text => Format::Text,
+                OutputFormat::Json => Format::Json,
+            },
+            terminal,
+        }
+    }
+}

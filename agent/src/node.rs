@@ -1,0 +1,618 @@
+//! What this node does next: the pure state machine of the agent.
+//!
+//! It is told what happened ([`Input`]) and when (monotonic time since the process started), and answers what to do
+//! ([`Output`]). It reads no clock, does no I/O and draws no random number, so the same inputs give the same outputs. It keeps
+//! two things apart: what is true (desired images, the runtime's list, running pulls) and what this session has been told of
+//! it. Every step changes the first and then says the difference.
+//!
+//! It never decides *when* a needed image may be pulled: that is the coordinator's grant. It never repeats a failed pull by
+//! itself, and it never takes `PullImage`'s word for it: only the list that follows confirms a pull.
+
+mod image;
+mod lists;
+mod pull;
+mod say;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use drop_proto::{
+    AgentMessage, CoordinatorMessage, Desired, FailureClass, Grant, HeldGrant, Hello, Release,
+    RuntimeState, Started, agent_message, coordinator_message,
+};
+
+use image::Image;
+use lists::Lists;
+use pull::{Cancel, Phase, Pull};
+use say::Said;
+
+/// More desired images than this are not taken: a node holds a few hundred, and one message must stay below its limit.
+pub const MAX_DESIRED: usize = 20_000;
+/// Failed lists in a row after which the runtime counts as not available, and pulls that wait for a list as failed.
+const LIST_ERRORS: u32 = 3;
+/// The shortest TTL that is taken seriously; a shorter one would make the agent renew without end.
+const MIN_TTL: Duration = Duration::from_secs(3);
+
+/// What does not change while the agent runs.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Name of the Node object.
+    pub node: String,
+    /// Chosen at random when the process starts.
+    pub instance: String,
+    /// Version of the agent.
+    pub version: String,
+    /// Pulls at the same time, at least 1.
+    pub max_parallel_pulls: u32,
+    /// Time between two lists when nothing else asks for one.
+    pub list_interval: Duration,
+    /// A pull that takes longer is cancelled.
+    pub pull_deadline: Duration,
+    /// How long running pulls may go on after [`Input::Shutdown`].
+    pub shutdown_grace: Duration,
+}
+
+/// What the runtime's list says about one reference.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listed {
+    /// Manifest or index digests under the reference's repository, sorted.
+    pub digests: Vec<String>,
+    /// As the runtime says it: compressed on containerd, on disk on CRI-O.
+    pub size_bytes: u64,
+}
+
+/// The runtime's list by canonical reference: one entry for each tag and for each digest of each image.
+pub type Listing = BTreeMap<String, Listed>;
+
+/// Why a pull failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Who has to wait because of it.
+    pub class: FailureClass,
+    /// Cleaned for people, at most 200 characters.
+    pub message: String,
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A stream to the coordinator is open. The first output is the Hello.
+    Connected,
+    /// The stream is gone. Messages that were sent into it may be lost.
+    Disconnected,
+    /// The coordinator said something.
+    Message(CoordinatorMessage),
+    /// The runtime answers.
+    RuntimeUp {
+        /// Name and version.
+        runtime: String,
+        /// "os/architecture" in Go's words.
+        platform: String,
+    },
+    /// The runtime does not answer. Pull calls that it was busy with end by themselves, with [`Input::PullEnded`].
+    RuntimeDown {
+        /// Why, cleaned for people.
+        message: String,
+    },
+    /// The answer to [`Output::List`]; exactly one for each.
+    Listed(Result<Listing, String>),
+    /// The end of an [`Output::Pull`]; exactly one for each, cancelled or not.
+    PullEnded {
+        /// Of the pull.
+        token: u64,
+        /// What the runtime said.
+        result: Result<(), Failure>,
+    },
+    /// The time that [`Node::wake_at`] named has come.
+    Tick,
+    /// Stop: start nothing more, let running pulls finish within the grace, then [`Output::Exit`]. A second one exits at once.
+    Shutdown,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// Say this to the coordinator, in this order.
+    Send(AgentMessage),
+    /// Call `PullImage`.
+    Pull {
+        /// Names the pull in [`Input::PullEnded`].
+        token: u64,
+        /// What to pull.
+        reference: String,
+    },
+    /// Abandon the call of this pull; it ends with [`Input::PullEnded`] all the same.
+    CancelPull {
+        /// Of the pull.
+        token: u64,
+    },
+    /// Call `ListImages`. Never a second one before [`Input::Listed`].
+    List,
+    /// Close the stream and connect anew: the other side broke the protocol.
+    Reconnect {
+        /// What was wrong.
+        reason: &'static str,
+    },
+    /// Something to count and log.
+    Observe(Event),
+    /// Say what is still to be said, and end the process.
+    Exit,
+}
+
+/// Something that operators count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// `PullImage` is called.
+    PullStarted {
+        /// What is pulled.
+        reference: String,
+    },
+    /// A pull succeeded and the list confirmed it.
+    Cached {
+        /// What was pulled.
+        reference: String,
+        /// What the list says.
+        listed: Listed,
+        /// How long the call took.
+        took: Duration,
+    },
+    /// A pull failed.
+    PullFailed {
+        /// What was pulled.
+        reference: String,
+        /// Why.
+        failure: Failure,
+        /// How long the call took.
+        took: Duration,
+    },
+    /// An image that was there is gone, and we did not remove it.
+    Lost {
+        /// Which one.
+        reference: String,
+    },
+    /// A grant was given back.
+    Released {
+        /// What it was for.
+        reference: String,
+        /// Why.
+        reason: &'static str,
+    },
+    /// These references are not desired any more.
+    Undesired {
+        /// Sorted.
+        references: Vec<String>,
+    },
+    /// A Desired named more than [`MAX_DESIRED`] images; so many were left out.
+    TooManyDesired {
+        /// How many.
+        ignored: usize,
+    },
+}
+
+#[derive(Debug)]
+enum Runtime {
+    Up,
+    Down { message: String },
+}
+
+/// The state machine. See the module's documentation.
+#[derive(Debug)]
+pub struct Node {
+    config: Config,
+    images: BTreeMap<String, Image>,
+    /// By token.
+    pulls: BTreeMap<u64, Pull>,
+    lists: Lists,
+    runtime: Runtime,
+    /// As [`Input::RuntimeUp`] said last.
+    runtime_name: String,
+    platform: String,
+    /// What the open session has been told; `None` while there is none.
+    said: Option<Said>,
+    /// Sessions opened so far: the number of the present one.
+    sessions: u64,
+    /// Results of pulls that no coordinator has heard for certain: they ended before the first Desired of a session, and only
+    /// that shows that the session was accepted.
+    unsaid: Vec<AgentMessage>,
+    /// When running pulls have to end, once the agent stops.
+    stop_at: Option<Duration>,
+    exited: bool,
+}
+
+impl Node {
+    /// A node that knows nothing yet: no session, no runtime.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            images: BTreeMap::new(),
+            pulls: BTreeMap::new(),
+            lists: Lists::default(),
+            runtime: Runtime::Down {
+                message: "the runtime has not answered yet".to_owned(),
+            },
+            runtime_name: String::new(),
+            platform: String::new(),
+            said: None,
+            sessions: 0,
+            unsaid: Vec::new(),
+            stop_at: None,
+            exited: false,
+        }
+    }
+
+    /// Takes in what happened at `now` and answers what to do, in order.
+    pub fn step(&mut self, now: Duration, input: Input) -> Vec<Output> {
+        let mut out = Vec::new();
+        if self.exited {
+            return out;
+        }
+        match input {
+            Input::Connected => self.connected(now, &mut out),
+            Input::Disconnected => self.disconnected(),
+            Input::Message(message) => self.message(now, message, &mut out),
+            Input::RuntimeUp { runtime, platform } => self.runtime_up(runtime, platform),
+            Input::RuntimeDown { message } => self.runtime_down(message, &mut out),
+            Input::Listed(Ok(listing)) => self.listed(now, &listing, &mut out),
+            Input::Listed(Err(message)) => self.list_failed(now, message, &mut out),
+            Input::PullEnded { token, result } => self.pull_ended(now, token, result, &mut out),
+            Input::Tick => {}
+            Input::Shutdown => self.shutdown(now),
+        }
+        self.settle(now, &mut out);
+        out
+    }
+
+    /// When [`Input::Tick`] is due if nothing else happens.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<Duration> {
+        if self.exited {
+            return None;
+        }
+        let list = match self.runtime {
+            Runtime::Up => self.lists.due_at(),
+            Runtime::Down { .. } => None,
+        };
+        let renew = self.said.as_ref().and_then(|said| said.renew_at);
+        let deadline = self
+            .pulls
+            .values()
+            .filter_map(|pull| pull.deadline(self.config.pull_deadline))
+            .min();
+        [list, renew, deadline, self.stop_at]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// How many pulls are under way.
+    #[must_use]
+    pub fn running_pulls(&self) -> usize {
+        self.pulls.len()
+    }
+
+    /// Whether the coordinator wants the image on this node.
+    #[must_use]
+    pub fn is_desired(&self, reference: &str) -> bool {
+        self.images.contains_key(reference)
+    }
+
+    /// How many images the coordinator wants on this node.
+    #[must_use]
+    pub fn desired_count(&self) -> usize {
+        self.images.len()
+    }
+
+    /// Why nothing can be pulled or confirmed; `None` while the runtime answers.
+    #[must_use]
+    pub fn runtime_problem(&self) -> Option<String> {
+        let state = self.runtime_state();
+        (!state.available).then_some(state.message)
+    }
+
+    fn connected(&mut self, now: Duration, out: &mut Vec<Output>) {
+        self.disconnected();
+        self.sessions += 1;
+        let runtime = self.runtime_state();
+        let hello = Hello {
+            node: self.config.node.clone(),
+            instance: self.config.instance.clone(),
+            version: self.config.version.clone(),
+            max_parallel_pulls: self.config.max_parallel_pulls,
+            held: self
+                .pulls
+                .iter()
+                .map(|(&token, pull)| HeldGrant {
+                    token,
+                    reference: pull.reference.clone(),
+                    running_ms: millis(now.saturating_sub(pull.started_at)),
+                })
+                .collect(),
+            runtime: Some(runtime.clone()),
+        };
+        out.push(send(agent_message::Kind::Hello(hello)));
+        out.extend(self.unsaid.iter().cloned().map(Output::Send));
+        self.said = Some(Said::hello(runtime, self.renew_after(now)));
+    }
+
+    fn disconnected(&mut self) {
+        self.said = None;
+        for pull in self.pulls.values_mut() {
+            pull.former_session = true;
+        }
+    }
+
+    fn message(&mut self, now: Duration, message: CoordinatorMessage, out: &mut Vec<Output>) {
+        if self.said.is_none() {
+            return;
+        }
+        match message.kind {
+            Some(coordinator_message::Kind::Desired(desired)) => self.desire(desired, out),
+            Some(coordinator_message::Kind::Grant(grant)) => self.granted(now, grant, out),
+            Some(coordinator_message::Kind::Revoke(revoke)) => self.revoked(revoke.token, out),
+            // A kind of message that this version does not know.
+            None => {}
+        }
+    }
+
+    fn desire(&mut self, desired: Desired, out: &mut Vec<Output>) {
+        let Some(said) = &mut self.said else { return };
+        if desired.revision != said.revision + 1 || desired.complete != (said.revision == 0) {
+            out.push(Output::Reconnect {
+                reason: "the revisions of Desired do not follow each other",
+            });
+            return;
+        }
+        said.revision = desired.revision;
+        self.unsaid.clear();
+        let fresh_list = self.lists.want();
+        if desired.complete {
+            said.complete_after = Some(fresh_list);
+        }
+
+        let mut gone = desired.dropped;
+        if desired.complete {
+            let named: BTreeSet<&String> = desired.images.iter().map(|i| &i.reference).collect();
+            let known = self.images.keys();
+            gone = known.filter(|r| !named.contains(r)).cloned().collect();
+        }
+        gone.retain(|reference| self.images.remove(reference).is_some());
+        gone.sort_unstable();
+        for reference in &gone {
+            said.forget(reference);
+        }
+        if !gone.is_empty() {
+            out.push(Output::Observe(Event::Undesired { references: gone }));
+        }
+
+        let mut ignored = 0;
+        for image in desired.images {
+            let count = self.images.len();
+            match self.images.get_mut(&image.reference) {
+                Some(known) => known.want = image.into(),
+                None if count >= MAX_DESIRED => ignored += 1,
+                None => {
+                    let reference = image.reference.clone();
+                    self.images
+                        .insert(reference, Image::new(image.into(), fresh_list));
+                }
+            }
+        }
+        if ignored > 0 {
+            out.push(Output::Observe(Event::TooManyDesired { ignored }));
+        }
+    }
+
+    fn granted(&mut self, now: Duration, grant: Grant, out: &mut Vec<Output>) {
+        let Grant {
+            token, reference, ..
+        } = grant;
+        // The coordinator took a held grant over and says so again, or its tokens repeat; either way this one is in use.
+        if self.pulls.contains_key(&token) {
+            return;
+        }
+        if let Some(reason) = self.refusal(&reference) {
+            out.push(send(agent_message::Kind::Release(Release { token })));
+            out.push(Output::Observe(Event::Released { reference, reason }));
+            return;
+        }
+        let want = self.images.get(&reference).map(|image| image.want.clone());
+        out.push(Output::Pull {
+            token,
+            reference: reference.clone(),
+        });
+        out.push(send(agent_message::Kind::Started(Started { token })));
+        out.push(Output::Observe(Event::PullStarted {
+            reference: reference.clone(),
+        }));
+        self.pulls.insert(
+            token,
+            Pull {
+                reference,
+                started_at: now,
+                ttl: Duration::from_millis(grant.ttl_ms.into()).max(MIN_TTL),
+                want: want.unwrap_or_default(),
+                phase: Phase::Running,
+                cancel: None,
+                former_session: false,
+            },
+        );
+        let renew_at = self.renew_after(now);
+        if let Some(said) = &mut self.said {
+            said.renew_at = said.renew_at.min(renew_at).or(renew_at);
+        }
+    }
+
+    /// Why a grant for `reference` is not used now.
+    fn refusal(&self, reference: &str) -> Option<&'static str> {
+        if self.stop_at.is_some() {
+            return Some("the agent stops");
+        }
+        if self.said.as_ref().is_none_or(|said| said.revision == 0) {
+            return Some("nothing is desired yet");
+        }
+        if !self.runtime_state().available {
+            return Some("the runtime does not answer");
+        }
+        if !self
+            .images
+            .get(reference)
+            .is_some_and(|image| image.needed(self.sessions))
+        {
+            return Some("the image is not needed");
+        }
+        if self.pulls.values().any(|pull| pull.reference == reference) {
+            return Some("the image is being pulled");
+        }
+        if self.pulls.len() >= self.config.max_parallel_pulls as usize {
+            return Some("no pull may run beside the others");
+        }
+        None
+    }
+
+    fn revoked(&mut self, token: u64, out: &mut Vec<Output>) {
+        let Some(pull) = self.pulls.get_mut(&token) else {
+            return;
+        };
+        let running = pull.phase == Phase::Running && pull.cancel.is_none();
+        if running && !self.images.contains_key(&pull.reference) {
+            pull.cancel = Some(Cancel::Unwanted);
+            out.push(Output::CancelPull { token });
+        }
+    }
+
+    fn runtime_up(&mut self, runtime: String, platform: String) {
+        self.runtime = Runtime::Up;
+        self.runtime_name = runtime;
+        self.platform = platform;
+        self.lists.errors = 0;
+        self.lists.want();
+    }
+
+    fn runtime_down(&mut self, message: String, out: &mut Vec<Output>) {
+        let failure = Failure {
+            class: FailureClass::Runtime,
+            message: message.clone(),
+        };
+        self.runtime = Runtime::Down { message };
+        // Said first, so that the coordinator does not grant again what fails here.
+        self.say_runtime(out);
+        self.fail_unconfirmed(&failure, out);
+    }
+
+    fn listed(&mut self, now: Duration, listing: &Listing, out: &mut Vec<Output>) {
+        let number = self.lists.finished(now, self.config.list_interval);
+        for (reference, image) in &mut self.images {
+            if image.since <= number && image.observe(listing.get(reference)) {
+                out.push(Output::Observe(Event::Lost {
+                    reference: reference.clone(),
+                }));
+            }
+        }
+        let confirmed: Vec<u64> = self
+            .pulls
+            .iter()
+            .filter(|(_, pull)| pull.confirmed_by(number))
+            .map(|(&token, _)| token)
+            .collect();
+        for token in confirmed {
+            self.confirm(token, listing, out);
+        }
+    }
+
+    fn list_failed(&mut self, now: Duration, message: String, out: &mut Vec<Output>) {
+        self.lists.failed(now, self.config.list_interval, message);
+        if self.lists.errors >= LIST_ERRORS {
+            let failure = Failure {
+                class: FailureClass::Runtime,
+                message: self.runtime_state().message,
+            };
+            self.say_runtime(out);
+            self.fail_unconfirmed(&failure, out);
+        }
+    }
+
+    fn pull_ended(
+        &mut self,
+        now: Duration,
+        token: u64,
+        result: Result<(), Failure>,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(pull) = self.pulls.get_mut(&token) else {
+            return;
+        };
+        let took = now.saturating_sub(pull.started_at);
+        match (result, &self.runtime) {
+            (Ok(()), Runtime::Up) => {
+                let list = self.lists.want();
+                pull.phase = Phase::Unconfirmed { list, took };
+            }
+            (Ok(()), Runtime::Down { message }) => {
+                let failure = Failure {
+                    class: FailureClass::Runtime,
+                    message: message.clone(),
+                };
+                self.fail(token, failure, took, out);
+            }
+            (Err(failure), _) => {
+                let failure = pull.cancel.map_or(failure, |cancel| cancel.failure(took));
+                self.fail(token, failure, took, out);
+            }
+        }
+    }
+
+    fn shutdown(&mut self, now: Duration) {
+        self.stop_at = match self.stop_at {
+            None => Some(now + self.config.shutdown_grace),
+            Some(_) => Some(now),
+        };
+    }
+
+    /// Whether pulls can start and lists confirm them, as the coordinator is told.
+    fn runtime_state(&self) -> RuntimeState {
+        let message = match &self.runtime {
+            Runtime::Down { message } => message.clone(),
+            Runtime::Up if self.lists.errors >= LIST_ERRORS => {
+                format!("cannot list images: {}", self.lists.last_error)
+            }
+            Runtime::Up => String::new(),
+        };
+        RuntimeState {
+            available: message.is_empty(),
+            message,
+            runtime: self.runtime_name.clone(),
+            platform: self.platform.clone(),
+        }
+    }
+
+    /// Says what has changed, and does what is due.
+    fn settle(&mut self, now: Duration, out: &mut Vec<Output>) {
+        self.cancel_overdue(now, out);
+        self.say_runtime(out);
+        self.say_images(out);
+        if let Some(stop_at) = self.stop_at
+            && (self.pulls.is_empty() || now >= stop_at)
+        {
+            self.abandon_pulls(now, out);
+            out.push(Output::Exit);
+            self.exited = true;
+            return;
+        }
+        self.say_renewals(now, out);
+        if matches!(self.runtime, Runtime::Up) && self.lists.start(now) {
+            out.push(Output::List);
+        }
+    }
+}
+
+fn send(kind: agent_message::Kind) -> Output {
+    Output::Send(AgentMessage { kind: Some(kind) })
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
