@@ -3,6 +3,8 @@ use proptest::prelude::*;
 use super::ReferenceError as E;
 use super::*;
 
+type Case<'a> = (&'a str, fn(&E) -> bool);
+
 fn digest(algorithm: &str, digits: usize) -> String {
     format!("{algorithm}:{}", "f".repeat(digits))
 }
@@ -88,7 +90,7 @@ fn what_is_no_reference_is_refused_for_its_own_reason() {
     let upper_digest = format!("repo@{}", digest("sha256", 64).to_uppercase());
     let identifier = "a".repeat(64);
     let long_tag = format!("app:{}", "t".repeat(129));
-    let cases: [(&str, fn(&E) -> bool); 31] = [
+    let cases: [Case; 31] = [
         ("", |e| matches!(e, E::Empty)),
         (":justtag", |e| matches!(e, E::Empty)),
         ("https://example.com/app", |e| matches!(e, E::Url(_))),
@@ -212,7 +214,7 @@ fn a_reference_gives_the_names_that_a_runtime_lists() {
 
 fn canonical() -> impl Strategy<Value = String> {
     let host = "([a-zA-Z0-9]{1,8}(-[a-z0-9]{1,3})?\\.[a-z]{2,3}|localhost|\\[[0-9a-f]{1,4}:[0-9a-f:]{1,6}\\])(:[0-9]{1,5})?/";
-    let path = "[a-z0-9]{1,6}((\\.|_|__|-{1,3})[a-z0-9]{1,4}){0,2}(/[a-z0-9]{1,6}){0,3}";
+    let path = "([a-z0-9]{1,6}/){0,3}[a-z0-9]{1,6}((\\.|_|__|-{1,3})[a-z0-9]{1,4}){0,2}";
     let tag = "(:[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,20})?";
     let pattern = format!("({host})?{path}{tag}(@sha256:[0-9a-f]{{64}})?");
     proptest::string::string_regex(&pattern).expect("the pattern above is one")
