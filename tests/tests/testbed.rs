@@ -9,6 +9,7 @@ use drop_tests::control_plane::{ControlPlane, Controllers};
 use drop_tests::cri_client::CriClient;
 use drop_tests::dirs::Scratch;
 use drop_tests::images::{Blob, Recipe};
+use drop_tests::node::{Node as TestNode, NodeSpec};
 use drop_tests::prometheus::{self, Prometheus};
 use drop_tests::proxy::{End, Fault, Kind, Proxy};
 use drop_tests::registry::Registry;
@@ -96,6 +97,47 @@ async fn a_control_plane_counts_what_it_is_asked_and_survives_a_restart() -> Res
     plane.start_api().await?;
     let kept: Node = objects::get(&client, "node-1").await?;
     assert_eq!(kept.metadata.labels.unwrap_or_default()["zone"], "a");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_node_is_what_its_spec_and_its_changes_say() -> Result<()> {
+    let scratch = Scratch::new()?;
+    let plane = ControlPlane::start(&scratch.path().join("plane"), Controllers::None).await?;
+    let client = plane.client();
+    let spec = NodeSpec::new("gpu-1")
+        .label("gpu", "yes")
+        .taint("team", "ml", "NoSchedule")
+        .scripted()
+        .without_agent();
+    let folder = scratch.path().join("gpu-1");
+    let mut node = TestNode::start(&folder, &client, "http://127.0.0.1:1", spec).await?;
+    node.scripted()?.add("r.example/app:v1");
+    assert!(node.containerd().is_err() && node.agent().is_err());
+
+    let object: Node = objects::get(&client, "gpu-1").await?;
+    assert_eq!(object.metadata.labels.unwrap_or_default()["gpu"], "yes");
+    let taints = object.spec.unwrap_or_default().taints.unwrap_or_default();
+    assert_eq!((taints.len(), taints[0].key.as_str()), (1, "team"));
+
+    node.label("gpu", None).await?;
+    node.taints(&[("a", "", "NoExecute"), ("b", "c", "PreferNoSchedule")])
+        .await?;
+    node.cordon().await?;
+    let object: Node = objects::get(&client, "gpu-1").await?;
+    assert!(
+        !object
+            .metadata
+            .labels
+            .unwrap_or_default()
+            .contains_key("gpu")
+    );
+    let spec = object.spec.unwrap_or_default();
+    assert_eq!(spec.unschedulable, Some(true));
+    // Admission of the API server itself adds no taint for a cordon; only a node-lifecycle controller does.
+    assert_eq!(spec.taints.unwrap_or_default().len(), 2);
+    node.deregister().await?;
+    assert!(objects::get::<Node>(&client, "gpu-1").await.is_err());
     Ok(())
 }
 
