@@ -53,8 +53,14 @@ impl Args {
     /// Refuses values that each parse but make no sense.
     pub fn validate(&self) -> anyhow::Result<()> {
         let least = Duration::from_secs(1);
-        anyhow::ensure!(self.grant_ttl.get() >= least, "--grant-ttl must be at least 1s, or every grant would expire unused");
-        anyhow::ensure!(self.session_bind_address.address().is_some(), "--session-bind-address cannot be disabled: agents connect there");
+        anyhow::ensure!(
+            self.grant_ttl.get() >= least,
+            "--grant-ttl must be at least 1s, or every grant would expire unused"
+        );
+        anyhow::ensure!(
+            self.session_bind_address.address().is_some(),
+            "--session-bind-address cannot be disabled: agents connect there"
+        );
         Ok(())
     }
 }

@@ -17,7 +17,9 @@ use crate::node_set::NodeId;
 impl Core {
     /// Something that the object's status depends on may have changed.
     pub(crate) fn mark(&mut self, now: Now, name: &str) {
-        let Some(object) = self.objects.get_mut(name) else { return };
+        let Some(object) = self.objects.get_mut(name) else {
+            return;
+        };
         if let Some(at) = object.record.mark(now.mono, object.targets.len()) {
             self.wake(at, Wake::Status(name.to_owned()));
         }
@@ -32,15 +34,22 @@ impl Core {
 
     /// Marks every object that is wanted on the node.
     pub(crate) fn mark_node(&mut self, now: Now, id: NodeId) {
-        let names: Vec<String> =
-            self.objects.iter().filter(|(_, o)| o.targets.contains(id)).map(|(name, _)| name.clone()).collect();
+        let names: Vec<String> = self
+            .objects
+            .iter()
+            .filter(|(_, o)| o.targets.contains(id))
+            .map(|(name, _)| name.clone())
+            .collect();
         for name in names {
             self.mark(now, &name);
         }
     }
 
     fn names_of(&self, id: ImageId) -> Vec<String> {
-        self.images.get(id).map(|image| image.objects.iter().cloned().collect()).unwrap_or_default()
+        self.images
+            .get(id)
+            .map(|image| image.objects.iter().cloned().collect())
+            .unwrap_or_default()
     }
 
     /// Changes every object that wants the image.
@@ -57,11 +66,15 @@ impl Core {
         if !self.synced.all() || self.stopping {
             return;
         }
-        let Some(object) = self.objects.get_mut(name) else { return };
+        let Some(object) = self.objects.get_mut(name) else {
+            return;
+        };
         if !object.record.is_due(now.mono) {
             return;
         }
-        let Some(object) = self.objects.get(name) else { return };
+        let Some(object) = self.objects.get(name) else {
+            return;
+        };
         if self.is_held_back(now, object) {
             return;
         }
@@ -70,9 +83,16 @@ impl Core {
         if let Some(at) = rollup.changes_at {
             self.wake(at, Wake::Status(name.to_owned()));
         }
-        let Some(object) = self.objects.get_mut(name) else { return };
+        let Some(object) = self.objects.get_mut(name) else {
+            return;
+        };
         object.ready = rollup.status.nodes_ready;
-        match object.record.decide(now.mono, &rollup.status, rollup.changes_at, &mut self.writes) {
+        match object.record.decide(
+            now.mono,
+            &rollup.status,
+            rollup.changes_at,
+            &mut self.writes,
+        ) {
             writer::Decision::Nothing => {}
             writer::Decision::At(at) => self.wake(at, Wake::Status(name.to_owned())),
             writer::Decision::Write => {
@@ -92,14 +112,18 @@ impl Core {
 
     /// After a start, a status that a former process wrote stands until the agents have said what is true now.
     fn is_held_back(&self, now: Now, object: &Object) -> bool {
-        let Some(started) = self.started else { return true };
+        let Some(started) = self.started else {
+            return true;
+        };
         object.record.written().is_some()
             && now.mono < started + self.config.agent_grace
             && !object.targets.iter().all(|node| self.has_reported(node))
     }
 
     pub(crate) fn written(&mut self, now: Now, name: &str, result: Result<u64, WriteFailure>) {
-        let Some(object) = self.objects.get_mut(name) else { return };
+        let Some(object) = self.objects.get_mut(name) else {
+            return;
+        };
         let again = match result {
             Ok(version) => object.record.succeeded(now.mono, version),
             Err(WriteFailure::Gone) => object.record.gone(),

@@ -307,7 +307,9 @@ impl Core {
         while let Some((at, _)) = self.timers.first()
             && *at <= now.mono
         {
-            let Some((_, wake)) = self.timers.pop_first() else { return };
+            let Some((_, wake)) = self.timers.pop_first() else {
+                return;
+            };
             match wake {
                 Wake::Schedule => self.unsettled = true,
                 Wake::Retry(image, node) => self.retry_pair(now, image, node),

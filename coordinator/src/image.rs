@@ -187,7 +187,9 @@ impl Image {
     /// The digests that the node's runtime lists for the image.
     #[must_use]
     pub fn held_by(&self, node: NodeId) -> &[String] {
-        self.held.get(node.0 as usize).map_or(&[], |set| self.sets.get(*set))
+        self.held
+            .get(node.0 as usize)
+            .map_or(&[], |set| self.sets.get(*set))
     }
 
     /// A pull on the node just succeeded and left these digests. Returns whether the expectation moved.
@@ -208,7 +210,11 @@ impl Image {
             self.check.last = Some(now.wall);
         }
         let expected_found = self.expected.as_ref().is_some_and(|e| digests.contains(e));
-        let named = digests.iter().find(|d| !self.seen.contains(d)).or(digests.first()).cloned();
+        let named = digests
+            .iter()
+            .find(|d| !self.seen.contains(d))
+            .or(digests.first())
+            .cloned();
         let moved = match named {
             Some(digest) if !expected_found && (checks || !self.seen.contains(&digest)) => {
                 self.expect(&digest);
@@ -248,7 +254,10 @@ impl Image {
     }
 
     fn judge(&mut self, node: NodeId) {
-        let current = self.expected.as_ref().is_some_and(|expected| self.held_by(node).contains(expected));
+        let current = self
+            .expected
+            .as_ref()
+            .is_some_and(|expected| self.held_by(node).contains(expected));
         self.current.set(node, current);
         // While nobody knows what the tag names now, holding the former digest proves nothing.
         if current && !self.never_checked() {

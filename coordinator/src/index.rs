@@ -158,7 +158,11 @@ impl Nodes {
         if let Some(id) = self.names.get(name) {
             return *id;
         }
-        let node = Node { name: name.to_owned(), max_parallel: 1, ..Node::default() };
+        let node = Node {
+            name: name.to_owned(),
+            max_parallel: 1,
+            ..Node::default()
+        };
         let id = if let Some(id) = self.free.pop() {
             self.places[id.0 as usize] = Some(node);
             id

@@ -44,11 +44,18 @@ pub struct Ports {
 pub async fn run(config: Config, mut ports: Ports) {
     let clock = Clock::start();
     let mut core = Core::new(config);
-    let mut io = Io { outboxes: HashMap::new(), writes: JoinSet::new(), client: ports.client, events: ports.events };
+    let mut io = Io {
+        outboxes: HashMap::new(),
+        writes: JoinSet::new(),
+        client: ports.client,
+        events: ports.events,
+    };
     let mut report = tokio::time::interval(REPORT_INTERVAL);
     report.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        let wake = core.wake_at().map_or(Duration::from_secs(3600), |at| at.saturating_sub(clock.now().mono));
+        let wake = core.wake_at().map_or(Duration::from_secs(3600), |at| {
+            at.saturating_sub(clock.now().mono)
+        });
         // Each branch is cancel-safe: receiving, joining, ticking and sleeping lose nothing when another branch wins.
         let input = tokio::select! {
             Some(input) = ports.inputs.recv() => input,
@@ -69,12 +76,19 @@ pub async fn run(config: Config, mut ports: Ports) {
         }
     }
     core.step(clock.now(), Input::Stop);
-    info!(sessions = io.outboxes.len(), writes = io.writes.len(), "stops granting");
+    info!(
+        sessions = io.outboxes.len(),
+        writes = io.writes.len(),
+        "stops granting"
+    );
     for (_, outbox) in io.outboxes.drain() {
         outbox.refuse(Status::unavailable("the coordinator stops"));
     }
     let last_writes = async { while io.writes.join_next().await.is_some() {} };
-    if tokio::time::timeout(LAST_WRITES, last_writes).await.is_err() {
+    if tokio::time::timeout(LAST_WRITES, last_writes)
+        .await
+        .is_err()
+    {
         warn!("status writes under way were given up");
     }
 }
@@ -86,11 +100,16 @@ struct Clock {
 
 impl Clock {
     fn start() -> Self {
-        Self { start: Instant::now() }
+        Self {
+            start: Instant::now(),
+        }
     }
 
     fn now(&self) -> Now {
-        Now { mono: self.start.elapsed(), wall: Timestamp::now() }
+        Now {
+            mono: self.start.elapsed(),
+            wall: Timestamp::now(),
+        }
     }
 }
 
@@ -142,9 +161,14 @@ impl Io {
     }
 
     fn send(&mut self, session: SessionId, message: CoordinatorMessage) {
-        let Some(outbox) = self.outboxes.get(&session) else { return };
+        let Some(outbox) = self.outboxes.get(&session) else {
+            return;
+        };
         if !outbox.send(message) {
-            warn!(session = session.0, "agent does not read its messages, session ended");
+            warn!(
+                session = session.0,
+                "agent does not read its messages, session ended"
+            );
             // Dropping the outbox ends the stream; the server then tells of the end like of any other.
             self.outboxes.remove(&session);
         }

@@ -21,11 +21,23 @@ const SESSIONS: &str = "drop_sessions";
 
 /// Says what each metric means, and makes them start at zero.
 pub fn describe() {
-    describe_counter!(RECONCILE, "Total number of reconciliation attempts: statuses compared with what they should be.");
+    describe_counter!(
+        RECONCILE,
+        "Total number of reconciliation attempts: statuses compared with what they should be."
+    );
     describe_counter!(STATUS_WRITES, "Status writes to the API server.");
-    describe_counter!(IMAGES_LOST, "Images that vanished from a node behind drop's back (kubelet garbage collection).");
-    describe_counter!(RECONNECTS, "Sessions that replaced an older one of the same agent process.");
-    describe_counter!(GRANTS_EXPIRED, "Grants that ended because their agent fell silent.");
+    describe_counter!(
+        IMAGES_LOST,
+        "Images that vanished from a node behind drop's back (kubelet garbage collection)."
+    );
+    describe_counter!(
+        RECONNECTS,
+        "Sessions that replaced an older one of the same agent process."
+    );
+    describe_counter!(
+        GRANTS_EXPIRED,
+        "Grants that ended because their agent fell silent."
+    );
     metrics::describe_gauge!(BUILD_INFO, "Always 1; the version is in the label.");
     for result in ["success", "error"] {
         counter!(RECONCILE, "controller" => "cachedimage", "result" => result).increment(0);
@@ -62,22 +74,37 @@ pub fn count(count: Count) {
 #[must_use]
 pub fn page(report: &Report) -> String {
     let mut page = Page::default();
-    let mut targeted = page.gauge(NODES_TARGETED, "Number of nodes targeted by each CachedImage resource.");
+    let mut targeted = page.gauge(
+        NODES_TARGETED,
+        "Number of nodes targeted by each CachedImage resource.",
+    );
     for image in &report.images {
         targeted.sample(&[("cachedimage", &image.name)], image.targeted);
     }
-    let mut cached = page.gauge(NODES_CACHED, "Number of nodes where the image is successfully cached.");
+    let mut cached = page.gauge(
+        NODES_CACHED,
+        "Number of nodes where the image is successfully cached.",
+    );
     for image in &report.images {
         cached.sample(&[("cachedimage", &image.name)], image.cached);
     }
-    let mut failures =
-        page.gauge(CONSECUTIVE_FAILURES, "Current number of consecutive pull failures for a CachedImage.");
+    let mut failures = page.gauge(
+        CONSECUTIVE_FAILURES,
+        "Current number of consecutive pull failures for a CachedImage.",
+    );
     for image in &report.images {
-        failures.sample(&[("cachedimage", &image.name), ("image", &image.image)], image.consecutive_failures);
+        failures.sample(
+            &[("cachedimage", &image.name), ("image", &image.image)],
+            image.consecutive_failures,
+        );
     }
-    page.gauge(GRANTS, "Permissions to pull that are out, and asks that wait for one.")
-        .sample(&[("state", "out")], report.grants_out)
-        .sample(&[("state", "waiting")], report.grants_waiting);
-    page.gauge(SESSIONS, "Agents that are connected.").sample(&[], report.sessions);
+    page.gauge(
+        GRANTS,
+        "Permissions to pull that are out, and asks that wait for one.",
+    )
+    .sample(&[("state", "out")], report.grants_out)
+    .sample(&[("state", "waiting")], report.grants_waiting);
+    page.gauge(SESSIONS, "Agents that are connected.")
+        .sample(&[], report.sessions);
     page.into_text()
 }

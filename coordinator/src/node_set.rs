@@ -34,7 +34,11 @@ impl NodeSet {
 
     /// Puts a node in or takes it out; true if that changed anything.
     pub fn set(&mut self, node: NodeId, member: bool) -> bool {
-        if member { self.insert(node) } else { self.remove(node) }
+        if member {
+            self.insert(node)
+        } else {
+            self.remove(node)
+        }
     }
 
     /// Whether the node is in the set.

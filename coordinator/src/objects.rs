@@ -21,10 +21,20 @@ pub fn limits(spec: &PullPolicySpec) -> Limits {
     let initial = spec.failure_backoff.initial.get();
     Limits {
         max_nodes: u32::try_from(spec.max_concurrent_nodes).unwrap_or(1).max(1),
-        max_pulls: spec.max_concurrent_pulls.and_then(|max| u32::try_from(max).ok()).map(|max| max.max(1)),
+        max_pulls: spec
+            .max_concurrent_pulls
+            .and_then(|max| u32::try_from(max).ok())
+            .map(|max| max.max(1)),
         min_delay: spec.min_delay_between_pulls.get(),
-        backoff: Backoff { initial, max: spec.failure_backoff.max.get().max(initial) },
-        repull_interval: spec.repull_interval.as_ref().map(|d| d.get()).filter(|d| !d.is_zero()),
+        backoff: Backoff {
+            initial,
+            max: spec.failure_backoff.max.get().max(initial),
+        },
+        repull_interval: spec
+            .repull_interval
+            .as_ref()
+            .map(|d| d.get())
+            .filter(|d| !d.is_zero()),
         node_selector: spec.node_selector.clone(),
         tolerations: spec.tolerations.clone(),
     }
@@ -40,7 +50,9 @@ impl Core {
                 let gone: Vec<String> = self
                     .nodes
                     .iter()
-                    .filter(|(_, node)| node.facts.is_some() && !all.iter().any(|f| f.name == node.name))
+                    .filter(|(_, node)| {
+                        node.facts.is_some() && !all.iter().any(|f| f.name == node.name)
+                    })
                     .map(|(_, node)| node.name.clone())
                     .collect();
                 for name in gone {
@@ -56,7 +68,9 @@ impl Core {
 
     fn apply_node(&mut self, now: Now, facts: NodeFacts) {
         let id = self.nodes.intern(&facts.name);
-        let Some(node) = self.nodes.get_mut(id) else { return };
+        let Some(node) = self.nodes.get_mut(id) else {
+            return;
+        };
         if node.facts.as_ref() == Some(&facts) {
             return;
         }
@@ -74,7 +88,9 @@ impl Core {
     }
 
     fn delete_node(&mut self, now: Now, name: &str) {
-        let Some(id) = self.nodes.id(name) else { return };
+        let Some(id) = self.nodes.id(name) else {
+            return;
+        };
         if let Some(node) = self.nodes.get_mut(id) {
             node.facts = None;
         }
@@ -87,7 +103,9 @@ impl Core {
 
     /// A place is free again when there is neither an object nor an agent of that name.
     pub(crate) fn forget_node_if_gone(&mut self, now: Now, id: NodeId) {
-        let Some(node) = self.nodes.get(id) else { return };
+        let Some(node) = self.nodes.get(id) else {
+            return;
+        };
         if node.facts.is_some() || node.session.is_some() {
             return;
         }
@@ -133,8 +151,11 @@ impl Core {
         if let Some(object) = self.objects.get_mut(&name) {
             if object.facts.uid != facts.uid {
                 self.delete_image(now, &name);
-            } else if object.facts.generation == facts.generation && object.facts.spec == facts.spec {
-                let moved = object.record.seen(facts.resource_version, facts.status.clone());
+            } else if object.facts.generation == facts.generation && object.facts.spec == facts.spec
+            {
+                let moved = object
+                    .record
+                    .seen(facts.resource_version, facts.status.clone());
                 object.facts.status = None;
                 if moved {
                     self.mark(now, &name);
@@ -151,7 +172,8 @@ impl Core {
         let status = facts.status.take();
         let former = self.objects.remove(&name);
         if let Some(former) = &former {
-            self.order.remove(&(former.facts.spec.priority.unwrap_or(0), name.clone()));
+            self.order
+                .remove(&(former.facts.spec.priority.unwrap_or(0), name.clone()));
         }
         let image = self.image_of(&facts);
         let former_image = former.as_ref().and_then(|f| f.image.clone().ok());
@@ -160,8 +182,13 @@ impl Core {
             image: image.clone(),
             policy: BUILT_IN.to_owned(),
             policy_missing: false,
-            targets: former.as_ref().map(|f| f.targets.clone()).unwrap_or_default(),
-            ready: former.as_ref().map_or_else(|| status.as_ref().map_or(0, |s| s.nodes_ready), |f| f.ready),
+            targets: former
+                .as_ref()
+                .map(|f| f.targets.clone())
+                .unwrap_or_default(),
+            ready: former
+                .as_ref()
+                .map_or_else(|| status.as_ref().map_or(0, |s| s.nodes_ready), |f| f.ready),
             consecutive_failures: 0,
             last_pulled: None,
             last_attempted: None,
@@ -172,7 +199,9 @@ impl Core {
         match former {
             Some(former) => {
                 object.record = former.record;
-                object.record.seen(object.facts.resource_version, status.clone());
+                object
+                    .record
+                    .seen(object.facts.resource_version, status.clone());
                 if same_image {
                     object.consecutive_failures = former.consecutive_failures;
                     object.last_pulled = former.last_pulled;
@@ -184,7 +213,8 @@ impl Core {
             }
             None => object.record = Record::new(object.facts.resource_version, status.clone()),
         }
-        self.order.insert((object.facts.spec.priority.unwrap_or(0), name.clone()));
+        self.order
+            .insert((object.facts.spec.priority.unwrap_or(0), name.clone()));
         self.objects.insert(name.clone(), object);
 
         if !same_image && let Some(id) = former_image {
@@ -210,13 +240,17 @@ impl Core {
         let reference = Reference::from_parts(&facts.spec.image, tag.as_deref(), digest.as_deref())
             .map_err(|error| error.to_string())?;
         let text = reference.to_string();
-        let (id, _) = self.images.intern(&text, || Image::new(text.clone(), reference.host().to_owned(), digest));
+        let (id, _) = self.images.intern(&text, || {
+            Image::new(text.clone(), reference.host().to_owned(), digest)
+        });
         Ok(id)
     }
 
     /// Learns from a status that an earlier process wrote for this spec; otherwise the tag is to be checked.
     fn restore(&mut self, now: Now, id: ImageId, name: &str, status: Option<&CachedImageStatus>) {
-        let Some(object) = self.objects.get_mut(name) else { return };
+        let Some(object) = self.objects.get_mut(name) else {
+            return;
+        };
         let always = object.facts.spec.image_pull_policy == ImagePullPolicy::Always;
         let status = status.filter(|s| s.observed_generation == object.facts.generation);
         let mut checked = None;
@@ -227,11 +261,15 @@ impl Core {
             object.remembered = status.cached_nodes.iter().cloned().collect();
             checked = status.last_checked_at.as_ref().map(|t| t.0);
         }
-        let Some(image) = self.images.get_mut(id) else { return };
+        let Some(image) = self.images.get_mut(id) else {
+            return;
+        };
         if let Some(digest) = status.and_then(|s| s.resolved_digest.as_ref()) {
             image.restore(digest, checked);
         }
-        image.size_bytes = image.size_bytes.or(status.and_then(|s| u64::try_from(s.size_bytes?).ok()));
+        image.size_bytes = image
+            .size_bytes
+            .or(status.and_then(|s| u64::try_from(s.size_bytes?).ok()));
         let fresh = image.check.last.is_some() && checked.is_some();
         if always && !image.pinned && !fresh && image.check.due.is_none() {
             image.check.due = Some(now.mono);
@@ -247,10 +285,17 @@ impl Core {
         let mut first_retry: Option<Duration> = None;
         let mut waiting = Vec::new();
         for exception in &status.nodes {
-            let Some(retry) = exception.next_retry.as_ref().map(|t| t.0).filter(|t| *t > now.wall) else {
+            let Some(retry) = exception
+                .next_retry
+                .as_ref()
+                .map(|t| t.0)
+                .filter(|t| *t > now.wall)
+            else {
                 continue;
             };
-            let Some(node) = self.nodes.id(&exception.node) else { continue };
+            let Some(node) = self.nodes.id(&exception.node) else {
+                continue;
+            };
             let wait = Duration::try_from(retry.duration_since(now.wall)).unwrap_or_default();
             let failure = Failure {
                 class: crate::cached_image::reasons::class_of(&exception.reason),
@@ -263,7 +308,9 @@ impl Core {
             first_retry = Some(first_retry.map_or(failure.retry, |r| r.min(failure.retry)));
             waiting.push((node, failure));
         }
-        let Some(image) = self.images.get_mut(id) else { return };
+        let Some(image) = self.images.get_mut(id) else {
+            return;
+        };
         let mut wakes = Vec::new();
         for (node, failure) in waiting {
             image.blocked.insert(node);
@@ -283,7 +330,9 @@ impl Core {
 
     /// The user has edited the object: whatever waited because of it is tried again now.
     fn retry_image(&mut self, now: Now, id: ImageId) {
-        let Some(image) = self.images.get_mut(id) else { return };
+        let Some(image) = self.images.get_mut(id) else {
+            return;
+        };
         if let Probe::Waiting { .. } = image.probe {
             image.probe = Probe::Unproven;
         }
@@ -293,7 +342,9 @@ impl Core {
             failure.retry = now.mono;
         }
         let always = image.objects.iter().any(|name| {
-            self.objects.get(name).is_some_and(|o| o.facts.spec.image_pull_policy == ImagePullPolicy::Always)
+            self.objects
+                .get(name)
+                .is_some_and(|o| o.facts.spec.image_pull_policy == ImagePullPolicy::Always)
         });
         if always && image.never_checked() && image.check.due.is_none() {
             image.check.due = Some(now.mono);
@@ -302,8 +353,11 @@ impl Core {
     }
 
     fn delete_image(&mut self, now: Now, name: &str) {
-        let Some(object) = self.objects.remove(name) else { return };
-        self.order.remove(&(object.facts.spec.priority.unwrap_or(0), name.to_owned()));
+        let Some(object) = self.objects.remove(name) else {
+            return;
+        };
+        self.order
+            .remove(&(object.facts.spec.priority.unwrap_or(0), name.to_owned()));
         if let Ok(id) = object.image {
             self.leave_image(now, id, name);
         }
@@ -369,7 +423,13 @@ impl Core {
         let users: Vec<String> = self
             .objects
             .iter()
-            .filter(|(_, o)| o.facts.spec.policy_ref.as_ref().is_some_and(|r| r.name == name))
+            .filter(|(_, o)| {
+                o.facts
+                    .spec
+                    .policy_ref
+                    .as_ref()
+                    .is_some_and(|r| r.name == name)
+            })
             .map(|(user, _)| user.clone())
             .collect();
         for user in users {
@@ -385,7 +445,12 @@ impl Core {
 
     /// A deleted policy stays until the pulls under it have ended.
     pub(crate) fn drop_idle_policy(&mut self, name: &str) {
-        if name != BUILT_IN && self.policies.get(name).is_some_and(|p| !p.exists && p.is_idle()) {
+        if name != BUILT_IN
+            && self
+                .policies
+                .get(name)
+                .is_some_and(|p| !p.exists && p.is_idle())
+        {
             self.policies.remove(name);
         }
     }
@@ -395,11 +460,21 @@ impl Core {
         if !self.synced.all() {
             return;
         }
-        let Some(object) = self.objects.get_mut(name) else { return };
-        let wanted_policy = object.facts.spec.policy_ref.as_ref().map(|r| r.name.clone());
-        object.policy_missing =
-            wanted_policy.as_ref().is_some_and(|p| !self.policies.get(p).is_some_and(|p| p.exists));
-        object.policy = wanted_policy.filter(|_| !object.policy_missing).unwrap_or_else(|| BUILT_IN.to_owned());
+        let Some(object) = self.objects.get_mut(name) else {
+            return;
+        };
+        let wanted_policy = object
+            .facts
+            .spec
+            .policy_ref
+            .as_ref()
+            .map(|r| r.name.clone());
+        object.policy_missing = wanted_policy
+            .as_ref()
+            .is_some_and(|p| !self.policies.get(p).is_some_and(|p| p.exists));
+        object.policy = wanted_policy
+            .filter(|_| !object.policy_missing)
+            .unwrap_or_else(|| BUILT_IN.to_owned());
         let default = Policy::default();
         let policy = self.policies.get(&object.policy).unwrap_or(&default);
         let (image, policy) = choices(&object.facts, &policy.limits);
@@ -416,7 +491,11 @@ impl Core {
             None => {
                 let mut targets = NodeSet::default();
                 for (id, node) in self.nodes.iter() {
-                    if node.facts.as_ref().is_some_and(|facts| plan::wanted_on(facts, image, policy)) {
+                    if node
+                        .facts
+                        .as_ref()
+                        .is_some_and(|facts| plan::wanted_on(facts, image, policy))
+                    {
                         targets.insert(id);
                     }
                 }
@@ -441,7 +520,9 @@ impl Core {
 
     /// Works out again on which nodes any object wants the image.
     fn retarget_image(&mut self, now: Now, id: ImageId) {
-        let Some(image) = self.images.get(id) else { return };
+        let Some(image) = self.images.get(id) else {
+            return;
+        };
         let mut nodes = image.targeted.clone();
         for name in &image.objects {
             if let Some(object) = self.objects.get(name) {
@@ -454,11 +535,14 @@ impl Core {
     }
 
     fn retarget_pair(&mut self, _now: Now, id: ImageId, node: NodeId) {
-        let Some(image) = self.images.get_mut(id) else { return };
-        let wanted = image
-            .objects
-            .iter()
-            .any(|name| self.objects.get(name).is_some_and(|object| object.targets.contains(node)));
+        let Some(image) = self.images.get_mut(id) else {
+            return;
+        };
+        let wanted = image.objects.iter().any(|name| {
+            self.objects
+                .get(name)
+                .is_some_and(|object| object.targets.contains(node))
+        });
         image.targeted.set(node, wanted);
         if !wanted {
             image.forget(node);
@@ -482,7 +566,13 @@ impl Core {
             let restored: Vec<(ImageId, CachedImageStatus)> = self
                 .objects
                 .values()
-                .filter_map(|o| Some((o.image.clone().ok()?, o.record.written()?.clone(), o.facts.generation)))
+                .filter_map(|o| {
+                    Some((
+                        o.image.clone().ok()?,
+                        o.record.written()?.clone(),
+                        o.facts.generation,
+                    ))
+                })
                 .filter(|(_, status, generation)| status.observed_generation == *generation)
                 .map(|(id, status, _)| (id, status))
                 .collect();
@@ -542,7 +632,13 @@ impl Core {
 /// The two sides of the choice of nodes.
 pub(crate) fn choices<'a>(facts: &'a ImageObject, limits: &'a Limits) -> (Choice<'a>, Choice<'a>) {
     (
-        Choice { selector: &facts.spec.node_selector, tolerations: &facts.spec.tolerations },
-        Choice { selector: &limits.node_selector, tolerations: &limits.tolerations },
+        Choice {
+            selector: &facts.spec.node_selector,
+            tolerations: &facts.spec.tolerations,
+        },
+        Choice {
+            selector: &limits.node_selector,
+            tolerations: &limits.tolerations,
+        },
     )
 }

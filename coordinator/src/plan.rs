@@ -59,7 +59,10 @@ pub fn no_match_message(nodes: usize, image: Choice<'_>, policy: Choice<'_>) -> 
         selectors.push(format!("nodeSelector {}", print(image.selector)));
     }
     if !policy.selector.is_empty() {
-        selectors.push(format!("the policy's nodeSelector {}", print(policy.selector)));
+        selectors.push(format!(
+            "the policy's nodeSelector {}",
+            print(policy.selector)
+        ));
     }
     if selectors.is_empty() {
         return format!("each of {nodes} nodes has a taint that is not tolerated: add tolerations");
@@ -71,7 +74,10 @@ pub fn no_match_message(nodes: usize, image: Choice<'_>, policy: Choice<'_>) -> 
 }
 
 fn print(selector: &BTreeMap<String, String>) -> String {
-    let pairs: Vec<String> = selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let pairs: Vec<String> = selector
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
     pairs.join(",")
 }
 
@@ -80,41 +86,79 @@ mod tests {
     use super::*;
 
     fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+        pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect()
     }
 
     fn taint(key: &str, effect: &str) -> Taint {
-        Taint { key: key.to_owned(), effect: effect.to_owned(), ..Taint::default() }
+        Taint {
+            key: key.to_owned(),
+            effect: effect.to_owned(),
+            ..Taint::default()
+        }
     }
 
     fn exists(key: &str) -> Toleration {
-        Toleration { key: Some(key.to_owned()), operator: Some("Exists".to_owned()), ..Toleration::default() }
+        Toleration {
+            key: Some(key.to_owned()),
+            operator: Some("Exists".to_owned()),
+            ..Toleration::default()
+        }
     }
 
     #[test]
     fn both_selectors_must_match() {
-        let node = NodeFacts { labels: labels(&[("pool", "build"), ("disk", "ssd")]), ..NodeFacts::default() };
+        let node = NodeFacts {
+            labels: labels(&[("pool", "build"), ("disk", "ssd")]),
+            ..NodeFacts::default()
+        };
         let none = BTreeMap::new();
         for (image, policy, wanted) in [
             (&none, &none, true),
             (&labels(&[("pool", "build")]), &none, true),
-            (&labels(&[("pool", "build")]), &labels(&[("disk", "ssd")]), true),
-            (&labels(&[("pool", "build")]), &labels(&[("disk", "hdd")]), false),
+            (
+                &labels(&[("pool", "build")]),
+                &labels(&[("disk", "ssd")]),
+                true,
+            ),
+            (
+                &labels(&[("pool", "build")]),
+                &labels(&[("disk", "hdd")]),
+                false,
+            ),
             (&labels(&[("pool", "web")]), &none, false),
             (&labels(&[("zone", "")]), &none, false),
         ] {
-            let image = Choice { selector: image, tolerations: &[] };
-            let policy = Choice { selector: policy, tolerations: &[] };
-            assert_eq!(wanted_on(&node, image, policy), wanted, "{image:?} {policy:?}");
+            let image = Choice {
+                selector: image,
+                tolerations: &[],
+            };
+            let policy = Choice {
+                selector: policy,
+                tolerations: &[],
+            };
+            assert_eq!(
+                wanted_on(&node, image, policy),
+                wanted,
+                "{image:?} {policy:?}"
+            );
         }
     }
 
     #[test]
     fn a_taint_may_be_tolerated_by_either_side() {
-        let node = NodeFacts { taints: vec![taint("a", "NoSchedule"), taint("b", "NoExecute")], ..NodeFacts::default() };
+        let node = NodeFacts {
+            taints: vec![taint("a", "NoSchedule"), taint("b", "NoExecute")],
+            ..NodeFacts::default()
+        };
         let none = BTreeMap::new();
         let (a, b) = ([exists("a")], [exists("b")]);
-        let choice = |tolerations| Choice { selector: &none, tolerations };
+        let choice = |tolerations| Choice {
+            selector: &none,
+            tolerations,
+        };
         assert!(!wanted_on(&node, choice(&[]), choice(&[])));
         assert!(!wanted_on(&node, choice(&a), choice(&[])));
         assert!(wanted_on(&node, choice(&a), choice(&b)));
@@ -124,7 +168,20 @@ mod tests {
     fn the_message_names_the_selectors() {
         let none = BTreeMap::new();
         let pool = labels(&[("pool", "gpu"), ("zone", "a")]);
-        let message = no_match_message(3, Choice { selector: &pool, tolerations: &[] }, Choice { selector: &none, tolerations: &[] });
-        assert_eq!(message, "none of 3 nodes matches nodeSelector pool=gpu,zone=a without a taint that is not tolerated");
+        let message = no_match_message(
+            3,
+            Choice {
+                selector: &pool,
+                tolerations: &[],
+            },
+            Choice {
+                selector: &none,
+                tolerations: &[],
+            },
+        );
+        assert_eq!(
+            message,
+            "none of 3 nodes matches nodeSelector pool=gpu,zone=a without a taint that is not tolerated"
+        );
     }
 }

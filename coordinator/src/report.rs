@@ -37,10 +37,17 @@ impl Core {
     #[must_use]
     pub fn report(&self) -> Report {
         let images = self.objects.values().map(|object| {
-            let image = object.image.as_ref().ok().and_then(|id| self.images.get(*id));
+            let image = object
+                .image
+                .as_ref()
+                .ok()
+                .and_then(|id| self.images.get(*id));
             ImageReport {
                 name: object.facts.name.clone(),
-                image: image.map_or_else(|| object.facts.spec.image.clone(), |image| image.reference.clone()),
+                image: image.map_or_else(
+                    || object.facts.spec.image.clone(),
+                    |image| image.reference.clone(),
+                ),
                 targeted: object.targets.len() as i32,
                 cached: object.ready,
                 consecutive_failures: object.consecutive_failures,

@@ -41,7 +41,10 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 pub async fn run(args: Args) -> anyhow::Result<()> {
     args.validate()?;
     info!(version = env!("CARGO_PKG_VERSION"), ?args, "starts");
-    let session_address = args.session_bind_address.address().context("--session-bind-address")?;
+    let session_address = args
+        .session_bind_address
+        .address()
+        .context("--session-bind-address")?;
     let listener = TcpListener::bind(session_address)
         .await
         .with_context(|| format!("--session-bind-address: cannot listen on {session_address}"))?;
@@ -61,18 +64,40 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     if let Some(address) = args.metrics_bind_address.address() {
         let listener = listen("--metrics-bind-address", address).await?;
         let reported = reported.clone();
-        let page = MetricsPage { recorder, more: Arc::new(move || metrics::page(&reported.borrow())) };
-        tasks.spawn("metrics server", admin::serve_metrics(listener, page, stopped.clone()));
+        let page = MetricsPage {
+            recorder,
+            more: Arc::new(move || metrics::page(&reported.borrow())),
+        };
+        tasks.spawn(
+            "metrics server",
+            admin::serve_metrics(listener, page, stopped.clone()),
+        );
     }
     if let Some(address) = args.health_probe_bind_address.address() {
         let listener = listen("--health-probe-bind-address", address).await?;
-        tasks.spawn("probe server", admin::serve_probes(listener, readiness.clone(), stopped.clone()));
+        tasks.spawn(
+            "probe server",
+            admin::serve_probes(listener, readiness.clone(), stopped.clone()),
+        );
     }
     watch_all(&mut tasks, &client, &inputs);
     tasks.spawn_endless("events", publish_events(client.clone(), event_queue));
-    tasks.spawn_endless("readiness", show_readiness(readiness, reported, stopped.clone()));
-    tasks.spawn("sessions", serve_sessions(listener, session_events, stopped.clone()));
-    let ports = Ports { client, inputs: inbox, sessions, events, report, stop: stopped.clone() };
+    tasks.spawn_endless(
+        "readiness",
+        show_readiness(readiness, reported, stopped.clone()),
+    );
+    tasks.spawn(
+        "sessions",
+        serve_sessions(listener, session_events, stopped.clone()),
+    );
+    let ports = Ports {
+        client,
+        inputs: inbox,
+        sessions,
+        events,
+        report,
+        stop: stopped.clone(),
+    };
     let config = Config {
         grant_ttl: args.grant_ttl.get(),
         agent_grace: args.agent_grace.get(),
@@ -91,18 +116,23 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 }
 
 async fn listen(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    admin::listen(address).await.with_context(|| flag.to_owned())
+    admin::listen(address)
+        .await
+        .with_context(|| flag.to_owned())
 }
 
 async fn client(args: &Args) -> anyhow::Result<Client> {
     let config = match &args.kubeconfig {
         Some(path) => {
-            let file = Kubeconfig::read_from(path).with_context(|| format!("--kubeconfig {}", path.display()))?;
+            let file = Kubeconfig::read_from(path)
+                .with_context(|| format!("--kubeconfig {}", path.display()))?;
             kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
                 .await
                 .with_context(|| format!("--kubeconfig {}", path.display()))?
         }
-        None => kube::Config::infer().await.context("no kubeconfig and no ServiceAccount: give --kubeconfig")?,
+        None => kube::Config::infer()
+            .await
+            .context("no kubeconfig and no ServiceAccount: give --kubeconfig")?,
     };
     Client::try_from(config).context("API server client")
 }
@@ -127,7 +157,10 @@ fn watch_all(tasks: &mut Tasks, client: &Client, inputs: &mpsc::Sender<Input>) {
 }
 
 async fn publish_events(client: Client, mut queue: mpsc::Receiver<Event>) -> anyhow::Result<()> {
-    let reporter = Reporter { controller: "drop-coordinator".to_owned(), instance: None };
+    let reporter = Reporter {
+        controller: "drop-coordinator".to_owned(),
+        instance: None,
+    };
     let recorder = Recorder::new(client, reporter);
     while let Some(event) = queue.recv().await {
         apply::publish(&recorder, event).await;
@@ -142,7 +175,9 @@ async fn show_readiness(
     mut reported: watch::Receiver<Report>,
     mut stopped: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
-    readiness.set_not_ready("nodes, cachedimages and pullpolicies are not listed yet (list, watch): see the log");
+    readiness.set_not_ready(
+        "nodes, cachedimages and pullpolicies are not listed yet (list, watch): see the log",
+    );
     let known = async {
         // The sender lives as long as the state machine, whose end ends the process.
         let _ = reported.wait_for(|report| report.synced).await;

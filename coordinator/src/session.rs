@@ -17,11 +17,14 @@ impl Core {
     pub(crate) fn connected(&mut self, now: Now, session: SessionId, hello: Hello) {
         if hello.node.is_empty() || hello.instance.is_empty() {
             let why = "Hello names no node or no instance".to_owned();
-            self.outputs.push(Output::Close(session, Close::Invalid(why)));
+            self.outputs
+                .push(Output::Close(session, Close::Invalid(why)));
             return;
         }
         let id = self.nodes.intern(&hello.node);
-        let Some(node) = self.nodes.get_mut(id) else { return };
+        let Some(node) = self.nodes.get_mut(id) else {
+            return;
+        };
         let same_instance = node.session.as_ref().map(|s| s.instance == hello.instance);
         match (same_instance, &node.session) {
             (Some(false), Some(holder)) => {
@@ -29,7 +32,8 @@ impl Core {
                     "node {} has a session of another agent (instance {}); stop that agent, or wait until its connection is found dead",
                     hello.node, holder.instance
                 );
-                self.outputs.push(Output::Close(session, Close::NodeTaken(why)));
+                self.outputs
+                    .push(Output::Close(session, Close::NodeTaken(why)));
                 return;
             }
             (Some(true), Some(holder)) => {
@@ -52,7 +56,11 @@ impl Core {
         });
         node.lost_at = None;
         node.max_parallel = hello.max_parallel_pulls.clamp(1, 64);
-        let orphaned = if former_instance == hello.instance { Vec::new() } else { node.grants.clone() };
+        let orphaned = if former_instance == hello.instance {
+            Vec::new()
+        } else {
+            node.grants.clone()
+        };
         self.sessions.insert(session, id);
         for (_, image) in self.images.iter_mut() {
             image.asked.remove(id);
@@ -93,9 +101,13 @@ impl Core {
             }
             return;
         }
-        let Some(image) = self.images.id(&held.reference) else { return };
+        let Some(image) = self.images.id(&held.reference) else {
+            return;
+        };
         let policy = self.policy_of(image, node);
-        let began = now.mono.saturating_sub(std::time::Duration::from_millis(held.running_ms));
+        let began = now
+            .mono
+            .saturating_sub(std::time::Duration::from_millis(held.running_ms));
         let grant = Grant {
             image,
             node,
@@ -119,15 +131,21 @@ impl Core {
             node.grants.push(held.token);
         }
         self.wake(expires, Wake::Expiry(held.token));
-        self.wake((began + PROOF_BY_RUNNING).max(now.mono), Wake::Proof(held.token));
+        self.wake(
+            (began + PROOF_BY_RUNNING).max(now.mono),
+            Wake::Proof(held.token),
+        );
     }
 
     pub(crate) fn said(&mut self, now: Now, session: SessionId, message: agent_message::Kind) {
-        let Some(id) = self.sessions.get(&session).copied() else { return };
+        let Some(id) = self.sessions.get(&session).copied() else {
+            return;
+        };
         match message {
             agent_message::Kind::Hello(_) => {
                 let why = "a second Hello in one session".to_owned();
-                self.outputs.push(Output::Close(session, Close::Invalid(why)));
+                self.outputs
+                    .push(Output::Close(session, Close::Invalid(why)));
             }
             agent_message::Kind::Inventory(inventory) => self.inventory(now, id, inventory),
             agent_message::Kind::Ask(ask) => self.asked(id, ask),
@@ -141,24 +159,41 @@ impl Core {
     }
 
     fn inventory(&mut self, now: Now, id: NodeId, inventory: Inventory) {
-        let Some(node) = self.nodes.get_mut(id) else { return };
+        let Some(node) = self.nodes.get_mut(id) else {
+            return;
+        };
         let name = node.name.clone();
-        let Some(session) = &mut node.session else { return };
+        let Some(session) = &mut node.session else {
+            return;
+        };
         let first = inventory.complete && !session.inventoried;
-        let unclaimed = if inventory.complete { std::mem::take(&mut session.unclaimed) } else { Vec::new() };
+        let unclaimed = if inventory.complete {
+            std::mem::take(&mut session.unclaimed)
+        } else {
+            Vec::new()
+        };
         if inventory.complete {
             session.inventoried = true;
             for (_, image) in self.images.iter_mut() {
-                if image.targeted.contains(id) && !inventory.images.iter().any(|i| i.reference == image.reference) {
+                if image.targeted.contains(id)
+                    && !inventory
+                        .images
+                        .iter()
+                        .any(|i| i.reference == image.reference)
+                {
                     image.lacks(id);
                 }
             }
         }
         for item in inventory.images {
-            let Some(image_id) = self.images.id(&item.reference) else { continue };
+            let Some(image_id) = self.images.id(&item.reference) else {
+                continue;
+            };
             let always = self.wants_always(image_id, id);
             let remembered = self.remembers(image_id, &name);
-            let Some(image) = self.images.get_mut(image_id) else { continue };
+            let Some(image) = self.images.get_mut(image_id) else {
+                continue;
+            };
             if !image.targeted.contains(id) {
                 continue;
             }
@@ -199,23 +234,38 @@ impl Core {
 
     fn remembers(&self, image: crate::image::ImageId, node: &str) -> bool {
         self.images.get(image).is_some_and(|image| {
-            image.objects.iter().any(|name| self.objects.get(name).is_some_and(|o| o.remembered.contains(node)))
+            image.objects.iter().any(|name| {
+                self.objects
+                    .get(name)
+                    .is_some_and(|o| o.remembered.contains(node))
+            })
         })
     }
 
     /// Whether a CachedImage wants the newest digest of the image on the node, not just any.
     pub(crate) fn wants_always(&self, image: crate::image::ImageId, node: NodeId) -> bool {
         self.images.get(image).is_some_and(|image| {
-            image.objects.iter().filter_map(|name| self.objects.get(name)).any(|object| {
-                object.targets.contains(node) && object.facts.spec.image_pull_policy == ImagePullPolicy::Always
-            })
+            image
+                .objects
+                .iter()
+                .filter_map(|name| self.objects.get(name))
+                .any(|object| {
+                    object.targets.contains(node)
+                        && object.facts.spec.image_pull_policy == ImagePullPolicy::Always
+                })
         })
     }
 
     fn asked(&mut self, id: NodeId, ask: Ask) {
         for (references, asks) in [(ask.references, true), (ask.withdrawn, false)] {
             for reference in references {
-                let Some(image) = self.images.id(&reference).and_then(|i| self.images.get_mut(i)) else { continue };
+                let Some(image) = self
+                    .images
+                    .id(&reference)
+                    .and_then(|i| self.images.get_mut(i))
+                else {
+                    continue;
+                };
                 if image.targeted.contains(id) {
                     image.asked.set(id, asks);
                 }
@@ -225,8 +275,14 @@ impl Core {
     }
 
     fn runtime_changed(&mut self, now: Now, id: NodeId, state: RuntimeState) {
-        let Some(node) = self.nodes.get_mut(id) else { return };
-        let lost_at = if state.available { None } else { node.runtime.lost_at.or(Some(now.mono)) };
+        let Some(node) = self.nodes.get_mut(id) else {
+            return;
+        };
+        let lost_at = if state.available {
+            None
+        } else {
+            node.runtime.lost_at.or(Some(now.mono))
+        };
         node.runtime = Runtime {
             available: state.available,
             message: state.message,
@@ -241,7 +297,9 @@ impl Core {
     }
 
     pub(crate) fn disconnected(&mut self, now: Now, session: SessionId) {
-        let Some(id) = self.sessions.remove(&session) else { return };
+        let Some(id) = self.sessions.remove(&session) else {
+            return;
+        };
         if let Some(node) = self.nodes.get_mut(id) {
             node.session = None;
             node.lost_at = Some(now.mono);
@@ -263,12 +321,16 @@ impl Core {
         let within = |lost: Option<std::time::Duration>| {
             lost.is_none_or(|at| now.mono.saturating_sub(at) < self.config.agent_grace)
         };
-        self.nodes.get(id).is_some_and(|node| within(node.lost_at) && within(node.runtime.lost_at))
+        self.nodes
+            .get(id)
+            .is_some_and(|node| within(node.lost_at) && within(node.runtime.lost_at))
     }
 
     /// Whether every object of the image that this node is a target of has been told by the node what it holds.
     pub(crate) fn has_reported(&self, id: NodeId) -> bool {
-        self.nodes.get(id).is_some_and(|node| node.session.as_ref().is_some_and(|s| s.inventoried))
+        self.nodes
+            .get(id)
+            .is_some_and(|node| node.session.as_ref().is_some_and(|s| s.inventoried))
     }
 
     /// Works out again whether the node can take a grant.
@@ -277,7 +339,10 @@ impl Core {
             node.session.as_ref().is_some_and(|s| s.inventoried)
                 && node.runtime.available
                 && (node.grants.len() as u32) < node.max_parallel
-                && node.pause.as_ref().is_none_or(|pause| pause.until <= now.mono)
+                && node
+                    .pause
+                    .as_ref()
+                    .is_none_or(|pause| pause.until <= now.mono)
         });
         if self.free.set(id, free) && free {
             self.unsettled = true;

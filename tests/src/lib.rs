@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod audit;
+pub mod cached_image;
 pub mod certificates;
 pub mod cluster;
 pub mod containerd;

@@ -32,16 +32,26 @@ pub async fn write_status(
         "status": status,
     });
     let params = PatchParams::apply(FIELD_MANAGER).force();
-    let written = tokio::time::timeout(TIMEOUT, api.patch_status(name, &params, &Patch::Apply(patch))).await;
+    let written = tokio::time::timeout(
+        TIMEOUT,
+        api.patch_status(name, &params, &Patch::Apply(patch)),
+    )
+    .await;
     match written {
         Ok(Ok(object)) => Ok(resource_version(&object)),
-        Ok(Err(kube::Error::Api(status))) if status.is_not_found() || status.is_conflict() => Err(WriteFailure::Gone),
+        Ok(Err(kube::Error::Api(status))) if status.is_not_found() || status.is_conflict() => {
+            Err(WriteFailure::Gone)
+        }
         Ok(Err(error)) => {
             warn!(cachedimage = name, error = %error, "cannot write status (patch cachedimages/status), will retry");
             Err(WriteFailure::Retry)
         }
         Err(_) => {
-            warn!(cachedimage = name, seconds = TIMEOUT.as_secs(), "status write timed out, will retry");
+            warn!(
+                cachedimage = name,
+                seconds = TIMEOUT.as_secs(),
+                "status write timed out, will retry"
+            );
             Err(WriteFailure::Retry)
         }
     }
@@ -49,7 +59,10 @@ pub async fn write_status(
 
 /// The object's resource version as a number; 0 where it is none.
 pub(crate) fn resource_version(object: &impl ResourceExt) -> u64 {
-    object.resource_version().and_then(|version| version.parse().ok()).unwrap_or(0)
+    object
+        .resource_version()
+        .and_then(|version| version.parse().ok())
+        .unwrap_or(0)
 }
 
 /// Publishes one Event. A lost Event is not tried again: the status says the same.
@@ -62,7 +75,11 @@ pub async fn publish(recorder: &Recorder, event: Event) {
         ..Default::default()
     };
     let published = kube::runtime::events::Event {
-        type_: if event.warning { EventType::Warning } else { EventType::Normal },
+        type_: if event.warning {
+            EventType::Warning
+        } else {
+            EventType::Normal
+        },
         reason: event.reason,
         note: Some(event.note),
         action: "Cache".to_owned(),
@@ -70,7 +87,9 @@ pub async fn publish(recorder: &Recorder, event: Event) {
     };
     match tokio::time::timeout(TIMEOUT, recorder.publish(&published, &reference)).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => warn!(cachedimage = event.name, error = %error, "cannot publish event (create events.events.k8s.io)"),
+        Ok(Err(error)) => {
+            warn!(cachedimage = event.name, error = %error, "cannot publish event (create events.events.k8s.io)")
+        }
         Err(_) => warn!(cachedimage = event.name, "event timed out"),
     }
 }

@@ -37,9 +37,18 @@ pub fn transitions(object: &Object, status: &CachedImageStatus) -> Vec<Event> {
             .map(|c| (c.reason.clone(), c.message.clone()))
     };
     let mut events = Vec::new();
-    let (was, is) = (word(written, PULL_PROGRESS), word(Some(status), PULL_PROGRESS));
-    let pulls = |word: &Option<(String, String)>| word.as_ref().is_some_and(|(reason, _)| reason == progress::PULLING);
-    let began = written.is_none_or(|w| matches!(w.phase, None | Some(Phase::Pending)) || w.observed_generation != status.observed_generation);
+    let (was, is) = (
+        word(written, PULL_PROGRESS),
+        word(Some(status), PULL_PROGRESS),
+    );
+    let pulls = |word: &Option<(String, String)>| {
+        word.as_ref()
+            .is_some_and(|(reason, _)| reason == progress::PULLING)
+    };
+    let began = written.is_none_or(|w| {
+        matches!(w.phase, None | Some(Phase::Pending))
+            || w.observed_generation != status.observed_generation
+    });
     if began && !pulls(&was) && pulls(&is) {
         let note = is.map(|(_, message)| message).unwrap_or_default();
         events.push(event(false, "PullStarted", &note));

@@ -53,7 +53,11 @@ impl Record {
     /// An object as first seen.
     #[must_use]
     pub fn new(version: u64, status: Option<CachedImageStatus>) -> Self {
-        Self { written: status, version, ..Self::default() }
+        Self {
+            written: status,
+            version,
+            ..Self::default()
+        }
     }
 
     /// What the API server holds, as far as known.
@@ -112,8 +116,14 @@ impl Record {
             Urgency::Minor => PATIENCE,
         };
         let spaced = self.last_write.map_or(Duration::ZERO, |at| at + SPACING);
-        let at = (changed + wait).max(spaced).max(self.not_before.unwrap_or_default());
-        let at = if at <= now { bucket.take(now) } else { Some(at) };
+        let at = (changed + wait)
+            .max(spaced)
+            .max(self.not_before.unwrap_or_default());
+        let at = if at <= now {
+            bucket.take(now)
+        } else {
+            Some(at)
+        };
         match at {
             None => Decision::Write,
             Some(at) => {
@@ -146,7 +156,9 @@ impl Record {
     pub fn failed(&mut self, now: Duration) -> Option<Duration> {
         self.in_flight = None;
         self.failures += 1;
-        let wait = SPACING.saturating_mul(1 << self.failures.min(8)).min(RETRY_MAX);
+        let wait = SPACING
+            .saturating_mul(1 << self.failures.min(8))
+            .min(RETRY_MAX);
         self.not_before = Some(now + wait);
         self.changed.get_or_insert(now);
         self.look = Some(now + wait);
@@ -190,14 +202,27 @@ fn words(status: &CachedImageStatus) -> Vec<(&str, &str, &str, bool)> {
     status
         .conditions
         .iter()
-        .map(|c| (c.type_.as_str(), c.status.as_str(), c.reason.as_str(), c.message.contains(NEWEST_DIGEST)))
+        .map(|c| {
+            (
+                c.type_.as_str(),
+                c.status.as_str(),
+                c.reason.as_str(),
+                c.message.contains(NEWEST_DIGEST),
+            )
+        })
         .collect()
 }
 
 /// How many nodes became ready, failed or stopped to be either. Who waits and who pulls changes all the time in a wave.
 fn nodes_changed(written: &CachedImageStatus, status: &CachedImageStatus) -> i32 {
-    let settled = (written.nodes_ready - status.nodes_ready).abs() + (written.nodes_failed - status.nodes_failed).abs();
-    let lost = |s: &CachedImageStatus| s.nodes.iter().filter(|n| n.state == NodeState::NotConnected).count();
+    let settled = (written.nodes_ready - status.nodes_ready).abs()
+        + (written.nodes_failed - status.nodes_failed).abs();
+    let lost = |s: &CachedImageStatus| {
+        s.nodes
+            .iter()
+            .filter(|n| n.state == NodeState::NotConnected)
+            .count()
+    };
     let reasons = i32::try_from(lost(written).abs_diff(lost(status))).unwrap_or(i32::MAX);
     settled.saturating_add(reasons)
 }
@@ -216,7 +241,11 @@ impl Bucket {
     #[must_use]
     pub fn new(per_second: u32) -> Self {
         let burst = per_second.max(1);
-        Self { interval: Duration::from_secs(1) / burst, burst, full: Duration::ZERO }
+        Self {
+            interval: Duration::from_secs(1) / burst,
+            burst,
+            full: Duration::ZERO,
+        }
     }
 
     /// Takes a write out, or says when there will be one.
@@ -266,7 +295,11 @@ mod tests {
 
     impl Writer {
         fn new() -> Self {
-            Self { record: Record::default(), bucket: Bucket::new(50), version: 0 }
+            Self {
+                record: Record::default(),
+                bucket: Bucket::new(50),
+                version: 0,
+            }
         }
 
         /// Changes the status at `at` and returns when it is written.
@@ -280,7 +313,10 @@ mod tests {
                         self.record.writing(now, status.clone());
                         self.version += 1;
                         self.record.succeeded(now, self.version);
-                        assert_eq!(self.record.decide(now, status, None, &mut self.bucket), Decision::Nothing);
+                        assert_eq!(
+                            self.record.decide(now, status, None, &mut self.bucket),
+                            Decision::Nothing
+                        );
                         return Some(now);
                     }
                 }
@@ -300,23 +336,45 @@ mod tests {
     #[test]
     fn a_passing_state_is_written_only_if_it_lasts() {
         let mut writer = Writer::new();
-        assert_eq!(writer.change(ms(0), &status(Phase::Pending, 0, 3)), Some(ms(300)));
-        assert_eq!(writer.change(ms(2000), &status(Phase::Ready, 3, 3)), Some(ms(2010)));
+        assert_eq!(
+            writer.change(ms(0), &status(Phase::Pending, 0, 3)),
+            Some(ms(300))
+        );
+        assert_eq!(
+            writer.change(ms(2000), &status(Phase::Ready, 3, 3)),
+            Some(ms(2010))
+        );
     }
 
     #[test]
     fn one_object_is_written_once_a_second_at_most() {
         let mut writer = Writer::new();
-        assert_eq!(writer.change(ms(0), &status(Phase::Degraded, 0, 3)), Some(ms(10)));
-        assert_eq!(writer.change(ms(20), &status(Phase::Ready, 3, 3)), Some(ms(1010)));
+        assert_eq!(
+            writer.change(ms(0), &status(Phase::Degraded, 0, 3)),
+            Some(ms(10))
+        );
+        assert_eq!(
+            writer.change(ms(20), &status(Phase::Ready, 3, 3)),
+            Some(ms(1010))
+        );
     }
 
     #[test]
     fn a_big_wave_is_written_in_steps_of_two_percent_or_after_a_minute() {
         let mut writer = Writer::new();
-        assert!(writer.change(ms(0), &status(Phase::Pulling, 1, 1000)).is_some());
-        assert_eq!(writer.change(ms(2000), &status(Phase::Pulling, 20, 1000)), Some(ms(62_000)));
-        assert_eq!(writer.change(ms(100_000), &status(Phase::Pulling, 40, 1000)), Some(ms(100_300)));
+        assert!(
+            writer
+                .change(ms(0), &status(Phase::Pulling, 1, 1000))
+                .is_some()
+        );
+        assert_eq!(
+            writer.change(ms(2000), &status(Phase::Pulling, 20, 1000)),
+            Some(ms(62_000))
+        );
+        assert_eq!(
+            writer.change(ms(100_000), &status(Phase::Pulling, 40, 1000)),
+            Some(ms(100_300))
+        );
     }
 
     #[test]
@@ -326,8 +384,15 @@ mod tests {
         writer.change(ms(0), &status(Phase::Ready, 3, 3));
         assert!(!writer.record.seen(50, Some(status(Phase::Pending, 0, 3))));
         assert!(!writer.record.seen(101, Some(status(Phase::Ready, 3, 3))));
-        assert!(writer.record.seen(102, None), "somebody took the status away");
-        assert!(writer.change(ms(5000), &status(Phase::Ready, 3, 3)).is_some());
+        assert!(
+            writer.record.seen(102, None),
+            "somebody took the status away"
+        );
+        assert!(
+            writer
+                .change(ms(5000), &status(Phase::Ready, 3, 3))
+                .is_some()
+        );
     }
 
     #[test]
@@ -339,7 +404,10 @@ mod tests {
         let mut bucket = Bucket::new(50);
         let decision = record.decide(ms(1000), &status(Phase::Ready, 1, 1), None, &mut bucket);
         assert_eq!(decision, Decision::At(ms(2300)));
-        assert_eq!(record.decide(ms(2300), &status(Phase::Ready, 1, 1), None, &mut bucket), Decision::Write);
+        assert_eq!(
+            record.decide(ms(2300), &status(Phase::Ready, 1, 1), None, &mut bucket),
+            Decision::Write
+        );
         for _ in 0..20 {
             record.failed(ms(2300));
         }

@@ -72,7 +72,11 @@ mod tests {
         assert_eq!(sets.get(a), ["a", "b"]);
         sets.release(a);
         sets.release(a);
-        assert_eq!(sets.intern(&["d".to_owned()]), a, "a place without users is used again");
+        assert_eq!(
+            sets.intern(&["d".to_owned()]),
+            a,
+            "a place without users is used again"
+        );
         assert_eq!(sets.get(SetId::default()), [""; 0]);
         assert_eq!(sets.intern(&[]), SetId::default());
     }

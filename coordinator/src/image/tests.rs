@@ -33,7 +33,9 @@ fn a_node_that_holds_the_expected_digest_needs_no_pull() {
     image.holds(B, &digests(&["other-manifest", "one"]));
     assert!(image.accepted.contains(B));
     image.lacks(B);
-    assert!(!image.accepted.contains(B) && !image.present.contains(B) && image.reported.contains(B));
+    assert!(
+        !image.accepted.contains(B) && !image.present.contains(B) && image.reported.contains(B)
+    );
 }
 
 #[test]
@@ -41,7 +43,10 @@ fn a_digest_never_seen_moves_the_expectation_and_nodes_stay_ready() {
     let mut image = checked_image("one");
     assert!(image.pulled(now(1), B, &digests(&["two"]), Duration::ZERO));
     assert_eq!(image.expected.as_deref(), Some("sha256:two"));
-    assert!(image.accepted.contains(A), "the former digest is still there");
+    assert!(
+        image.accepted.contains(A),
+        "the former digest is still there"
+    );
     assert!(!image.current.contains(A));
 }
 
@@ -71,7 +76,10 @@ fn an_image_held_before_the_first_check_proves_nothing() {
     image.holds(B, &digests(&["old"]));
     assert!(!image.accepted.contains(B));
     image.pulled(now(0), A, &digests(&["new"]), Duration::ZERO);
-    assert!(!image.accepted.contains(B), "what it holds is not what the tag names");
+    assert!(
+        !image.accepted.contains(B),
+        "what it holds is not what the tag names"
+    );
 }
 
 #[test]
@@ -85,7 +93,11 @@ fn a_restart_remembers_the_digest_and_the_check() {
 
 #[test]
 fn a_digest_reference_is_its_own_expectation() {
-    let mut image = Image::new("r.io/a@sha256:one".to_owned(), "r.io".to_owned(), Some("sha256:one".to_owned()));
+    let mut image = Image::new(
+        "r.io/a@sha256:one".to_owned(),
+        "r.io".to_owned(),
+        Some("sha256:one".to_owned()),
+    );
     assert!(!image.never_checked());
     image.holds(A, &digests(&["one"]));
     assert!(image.accepted.contains(A));

@@ -15,7 +15,10 @@ pub struct Backoff {
 impl Default for Backoff {
     /// What images without a policy get (contract: 30 s to 5 min).
     fn default() -> Self {
-        Self { initial: Duration::from_secs(30), max: Duration::from_secs(300) }
+        Self {
+            initial: Duration::from_secs(30),
+            max: Duration::from_secs(300),
+        }
     }
 }
 
@@ -56,8 +59,14 @@ mod tests {
     fn jitter_shortens_by_a_fifth_at_most() {
         let backoff = Backoff::default();
         let waits: Vec<Duration> = (0..100).map(|node| backoff.jittered(3, node)).collect();
-        assert!(waits.iter().all(|w| (96..=120).contains(&w.as_secs())), "{waits:?}");
-        assert!(waits.iter().any(|w| *w != waits[0]), "all nodes would come back together");
+        assert!(
+            waits.iter().all(|w| (96..=120).contains(&w.as_secs())),
+            "{waits:?}"
+        );
+        assert!(
+            waits.iter().any(|w| *w != waits[0]),
+            "all nodes would come back together"
+        );
         assert_eq!(backoff.jittered(3, 7), backoff.jittered(3, 7));
     }
 }

@@ -94,7 +94,10 @@ impl Host {
 
     /// A pull failed for a reason that lies with the host or with the node's way to it.
     pub fn failed(&mut self, now: Duration, node: NodeId, backoff: Backoff, message: &str) {
-        if self.last_success.is_some_and(|at| now.saturating_sub(at) < FRESH) {
+        if self
+            .last_success
+            .is_some_and(|at| now.saturating_sub(at) < FRESH)
+        {
             return;
         }
         match self.state {
@@ -138,7 +141,11 @@ mod tests {
         host.throttled(secs(0), backoff(), "throttled");
         assert_eq!(host.admits(secs(29), BUDGET), Admission::Until(secs(30)));
         host.throttled(secs(1), backoff(), "throttled");
-        assert_eq!(host.admits(secs(29), BUDGET), Admission::Until(secs(30)), "a late report is no strike");
+        assert_eq!(
+            host.admits(secs(29), BUDGET),
+            Admission::Until(secs(30)),
+            "a late report is no strike"
+        );
         assert_eq!(host.admits(secs(30), BUDGET), Admission::Trial(None));
         host.throttled(secs(31), backoff(), "throttled");
         assert_eq!(host.admits(secs(40), BUDGET), Admission::Until(secs(91)));
@@ -150,9 +157,16 @@ mod tests {
     fn one_nodes_complaint_leads_to_a_trial_elsewhere() {
         let mut host = Host::default();
         host.failed(secs(100), NodeId(1), backoff(), "refused");
-        assert_eq!(host.admits(secs(100), BUDGET), Admission::Trial(Some(NodeId(1))));
+        assert_eq!(
+            host.admits(secs(100), BUDGET),
+            Admission::Trial(Some(NodeId(1)))
+        );
         host.started();
-        assert_eq!(host.admits(secs(100), BUDGET), Admission::Busy, "one trial at a time");
+        assert_eq!(
+            host.admits(secs(100), BUDGET),
+            Admission::Busy,
+            "one trial at a time"
+        );
         host.ended();
         host.failed(secs(101), NodeId(2), backoff(), "refused");
         assert_eq!(host.admits(secs(102), BUDGET), Admission::Until(secs(131)));
@@ -165,7 +179,10 @@ mod tests {
         host.failed(secs(60), NodeId(1), backoff(), "refused");
         assert_eq!(host.admits(secs(60), BUDGET), Admission::Open);
         host.failed(secs(111), NodeId(1), backoff(), "refused");
-        assert_eq!(host.admits(secs(111), BUDGET), Admission::Trial(Some(NodeId(1))));
+        assert_eq!(
+            host.admits(secs(111), BUDGET),
+            Admission::Trial(Some(NodeId(1)))
+        );
     }
 
     #[test]

@@ -16,7 +16,13 @@ const STRIKES: u32 = 2;
 
 impl Core {
     pub(crate) fn pull_started(&mut self, now: Now, node: NodeId, token: u64) {
-        let Some(grant) = self.grants.get_mut(&token).filter(|grant| grant.node == node) else { return };
+        let Some(grant) = self
+            .grants
+            .get_mut(&token)
+            .filter(|grant| grant.node == node)
+        else {
+            return;
+        };
         grant.started = Some(now.mono);
         let image = grant.image;
         self.wake(now.mono + PROOF_BY_RUNNING, Wake::Proof(token));
@@ -26,7 +32,9 @@ impl Core {
 
     /// A pull has run for a while without an error: the image can be had.
     pub(crate) fn prove(&mut self, now: Now, token: u64) {
-        let Some(grant) = self.grants.get(&token) else { return };
+        let Some(grant) = self.grants.get(&token) else {
+            return;
+        };
         let image_id = grant.image;
         if let Some(image) = self.images.get_mut(image_id) {
             image.probe.runs(token);
@@ -38,7 +46,11 @@ impl Core {
     pub(crate) fn renewed(&mut self, now: Now, node: NodeId, tokens: &[u64]) {
         let expires = now.mono + self.config.grant_ttl;
         for token in tokens {
-            if let Some(grant) = self.grants.get_mut(token).filter(|grant| grant.node == node) {
+            if let Some(grant) = self
+                .grants
+                .get_mut(token)
+                .filter(|grant| grant.node == node)
+            {
                 grant.expires = expires;
                 self.wake(expires, Wake::Expiry(*token));
             }
@@ -47,7 +59,11 @@ impl Core {
 
     /// An agent that says nothing for a TTL is taken for dead: its place is free for others.
     pub(crate) fn expire(&mut self, now: Now, token: u64) {
-        if self.grants.get(&token).is_none_or(|grant| grant.expires > now.mono) {
+        if self
+            .grants
+            .get(&token)
+            .is_none_or(|grant| grant.expires > now.mono)
+        {
             return;
         }
         self.outputs.push(Output::Count(Count::GrantExpired));
@@ -55,7 +71,11 @@ impl Core {
     }
 
     pub(crate) fn released(&mut self, now: Now, node: NodeId, token: u64) {
-        if self.grants.get(&token).is_none_or(|grant| grant.node != node) {
+        if self
+            .grants
+            .get(&token)
+            .is_none_or(|grant| grant.node != node)
+        {
             return;
         }
         if let Some(grant) = self.end_grant(now, token)
@@ -92,14 +112,25 @@ impl Core {
     }
 
     pub(crate) fn pull_done(&mut self, now: Now, node: NodeId, done: &Done) {
-        let Some((image_id, began)) = self.close(now, node, done.token, &done.reference, done.pull_ms) else { return };
-        let Some(image) = self.images.get_mut(image_id) else { return };
-        self.hosts.entry(image.host.clone()).or_default().answered(now.mono);
+        let Some((image_id, began)) =
+            self.close(now, node, done.token, &done.reference, done.pull_ms)
+        else {
+            return;
+        };
+        let Some(image) = self.images.get_mut(image_id) else {
+            return;
+        };
+        self.hosts
+            .entry(image.host.clone())
+            .or_default()
+            .answered(now.mono);
         if !image.targeted.contains(node) {
             return;
         }
         image.asked.remove(node);
-        image.size_bytes = Some(done.size_bytes).filter(|size| *size > 0).or(image.size_bytes);
+        image.size_bytes = Some(done.size_bytes)
+            .filter(|size| *size > 0)
+            .or(image.size_bytes);
         let was_due = image.check.due.is_some();
         let moved = image.pulled(now, node, &done.digests, began);
         let checked = was_due && image.check.due.is_none();
@@ -125,16 +156,33 @@ impl Core {
 
     pub(crate) fn pull_failed(&mut self, now: Now, node: NodeId, failed: &Failed) {
         let backoff = self.backoff_of(failed.token, &failed.reference, node);
-        let revoked = self.grants.get(&failed.token).is_some_and(|grant| grant.revoked);
+        let revoked = self
+            .grants
+            .get(&failed.token)
+            .is_some_and(|grant| grant.revoked);
         let was_probe = self.is_probe(failed.token);
-        let Some((image_id, _)) = self.close(now, node, failed.token, &failed.reference, failed.pull_ms) else { return };
+        let Some((image_id, _)) =
+            self.close(now, node, failed.token, &failed.reference, failed.pull_ms)
+        else {
+            return;
+        };
         let class = failed.class();
         if revoked && class == FailureClass::Canceled {
             return;
         }
-        let node_name = self.nodes.get(node).map(|n| n.name.clone()).unwrap_or_default();
-        let platform = self.nodes.get(node).map(|n| n.runtime.platform.clone()).unwrap_or_default();
-        let Some(image) = self.images.get_mut(image_id) else { return };
+        let node_name = self
+            .nodes
+            .get(node)
+            .map(|n| n.name.clone())
+            .unwrap_or_default();
+        let platform = self
+            .nodes
+            .get(node)
+            .map(|n| n.runtime.platform.clone())
+            .unwrap_or_default();
+        let Some(image) = self.images.get_mut(image_id) else {
+            return;
+        };
         if !image.targeted.contains(node) {
             return;
         }
@@ -145,7 +193,14 @@ impl Core {
         };
         let since = image.failures.get(&node).map_or(now.wall, |f| f.since);
         let message = failed.message.clone();
-        let failure = Failure { class, message: message.clone(), attempts, since, at: now.mono, retry: now.mono + wait };
+        let failure = Failure {
+            class,
+            message: message.clone(),
+            attempts,
+            since,
+            at: now.mono,
+            retry: now.mono + wait,
+        };
         image.failures.insert(node, failure);
         image.blocked.insert(node);
         let host = self.hosts.entry(image.host.clone()).or_default();
@@ -163,7 +218,9 @@ impl Core {
                     }
                 }
             }
-            Scope::Host if class == FailureClass::Throttled => host.throttled(now.mono, backoff, &message),
+            Scope::Host if class == FailureClass::Throttled => {
+                host.throttled(now.mono, backoff, &message)
+            }
             Scope::Host => host.failed(now.mono, node, backoff, &message),
             Scope::Node => self.pause_node(now, node, class, &message, backoff),
             Scope::Pair => {}
@@ -177,7 +234,14 @@ impl Core {
     }
 
     /// Ends the grant of a report, or finds the image of one whose grant is not known any more. `None`: not this node's.
-    fn close(&mut self, now: Now, node: NodeId, token: u64, reference: &str, pull_ms: u64) -> Option<(ImageId, Duration)> {
+    fn close(
+        &mut self,
+        now: Now,
+        node: NodeId,
+        token: u64,
+        reference: &str,
+        pull_ms: u64,
+    ) -> Option<(ImageId, Duration)> {
         let ran = now.mono.saturating_sub(Duration::from_millis(pull_ms));
         match self.grants.get(&token) {
             Some(grant) if grant.node != node => None,
@@ -199,16 +263,37 @@ impl Core {
     fn backoff_of(&self, token: u64, reference: &str, node: NodeId) -> Backoff {
         let key = match self.grants.get(&token) {
             Some(grant) => grant.policy.clone(),
-            None => self.images.id(reference).map(|image| self.policy_of(image, node)).unwrap_or_default(),
+            None => self
+                .images
+                .id(reference)
+                .map(|image| self.policy_of(image, node))
+                .unwrap_or_default(),
         };
-        self.policies.get(&key).map(|policy| policy.limits.backoff).unwrap_or_default()
+        self.policies
+            .get(&key)
+            .map(|policy| policy.limits.backoff)
+            .unwrap_or_default()
     }
 
-    fn pause_node(&mut self, now: Now, id: NodeId, class: FailureClass, message: &str, backoff: Backoff) {
-        let Some(node) = self.nodes.get_mut(id) else { return };
+    fn pause_node(
+        &mut self,
+        now: Now,
+        id: NodeId,
+        class: FailureClass,
+        message: &str,
+        backoff: Backoff,
+    ) {
+        let Some(node) = self.nodes.get_mut(id) else {
+            return;
+        };
         let attempts = node.pause.as_ref().map_or(0, |pause| pause.attempts) + 1;
         let until = now.mono + backoff.jittered(attempts, &node.name);
-        node.pause = Some(Pause { until, attempts, class, message: message.to_owned() });
+        node.pause = Some(Pause {
+            until,
+            attempts,
+            class,
+            message: message.to_owned(),
+        });
         self.wake(until, Wake::Node(id));
         self.refresh_free(now, id);
         self.mark_node(now, id);
@@ -220,8 +305,14 @@ impl Core {
     }
 
     pub(crate) fn retry_pair(&mut self, now: Now, image: ImageId, node: NodeId) {
-        let Some(image) = self.images.get_mut(image) else { return };
-        if image.failures.get(&node).is_none_or(|failure| failure.retry <= now.mono) {
+        let Some(image) = self.images.get_mut(image) else {
+            return;
+        };
+        if image
+            .failures
+            .get(&node)
+            .is_none_or(|failure| failure.retry <= now.mono)
+        {
             image.blocked.remove(node);
             self.unsettled = true;
         }

@@ -142,8 +142,16 @@ mod tests {
     }
 
     fn policy(max_nodes: u32, max_pulls: Option<u32>, delay: u64) -> Policy {
-        let limits = Limits { max_nodes, max_pulls, min_delay: secs(delay), ..Limits::default() };
-        Policy { limits, ..Policy::default() }
+        let limits = Limits {
+            max_nodes,
+            max_pulls,
+            min_delay: secs(delay),
+            ..Limits::default()
+        };
+        Policy {
+            limits,
+            ..Policy::default()
+        }
     }
 
     #[test]
@@ -152,10 +160,16 @@ mod tests {
         assert_eq!(policy.admits(secs(0)), Admission::Any);
         policy.started(secs(0), A);
         policy.ended(A);
-        assert_eq!(policy.admits(secs(1)), Admission::Only(vec![A], Some(secs(10))));
+        assert_eq!(
+            policy.admits(secs(1)),
+            Admission::Only(vec![A], Some(secs(10)))
+        );
         policy.started(secs(5), A);
         policy.ended(A);
-        assert_eq!(policy.admits(secs(10)), Admission::Only(vec![A], Some(secs(15))));
+        assert_eq!(
+            policy.admits(secs(10)),
+            Admission::Only(vec![A], Some(secs(15)))
+        );
         assert_eq!(policy.admits(secs(15)), Admission::Any);
     }
 

@@ -30,10 +30,15 @@ impl Core {
     /// A new process grants nothing until each grant that may be out is known: every target node's agent has said what it
     /// holds, or one TTL has passed.
     fn may_grant(&mut self, now: Now) -> bool {
-        let Some(started) = self.started.filter(|_| !self.stopping) else { return false };
+        let Some(started) = self.started.filter(|_| !self.stopping) else {
+            return false;
+        };
         self.settled = self.settled
             || now.mono >= started + self.config.grant_ttl
-            || self.objects.values().all(|object| object.targets.iter().all(|node| self.has_reported(node)));
+            || self
+                .objects
+                .values()
+                .all(|object| object.targets.iter().all(|node| self.has_reported(node)));
         self.settled
     }
 
@@ -70,7 +75,12 @@ impl Core {
             }
             return None;
         }
-        match self.hosts.entry(image.host.clone()).or_default().admits(now.mono, self.config.registry_budget) {
+        match self
+            .hosts
+            .entry(image.host.clone())
+            .or_default()
+            .admits(now.mono, self.config.registry_budget)
+        {
             host::Admission::Open => {}
             host::Admission::Trial(complainer) => {
                 if let Some(node) = complainer
@@ -99,14 +109,20 @@ impl Core {
     }
 
     fn nodes_of(&self, platform: &str) -> NodeSet {
-        self.nodes.iter().filter(|(_, node)| node.runtime.platform == platform).map(|(id, _)| id).collect()
+        self.nodes
+            .iter()
+            .filter(|(_, node)| node.runtime.platform == platform)
+            .map(|(id, _)| id)
+            .collect()
     }
 
     fn grant(&mut self, now: Now, name: &str, image_id: ImageId, node_id: NodeId) {
         let token = self.next_token;
-        let (Some(object), Some(image), Some(node)) =
-            (self.objects.get(name), self.images.get_mut(image_id), self.nodes.get_mut(node_id))
-        else {
+        let (Some(object), Some(image), Some(node)) = (
+            self.objects.get(name),
+            self.images.get_mut(image_id),
+            self.nodes.get_mut(node_id),
+        ) else {
             return;
         };
         let Some(session) = &node.session else { return };
@@ -117,7 +133,9 @@ impl Core {
         };
         self.outputs.push(Output::Send(
             session.id,
-            CoordinatorMessage { kind: Some(coordinator_message::Kind::Grant(message)) },
+            CoordinatorMessage {
+                kind: Some(coordinator_message::Kind::Grant(message)),
+            },
         ));
         self.next_token += 1;
         self.cursor = node_id;
@@ -132,7 +150,15 @@ impl Core {
         let expires = now.mono + self.config.grant_ttl;
         self.grants.insert(
             token,
-            Grant { image: image_id, node: node_id, policy, given: now.mono, expires, started: None, revoked: false },
+            Grant {
+                image: image_id,
+                node: node_id,
+                policy,
+                given: now.mono,
+                expires,
+                started: None,
+                revoked: false,
+            },
         );
         self.wake(expires, Wake::Expiry(token));
         self.refresh_free(now, node_id);
@@ -144,7 +170,9 @@ impl Core {
         self.order
             .iter()
             .filter_map(|(_, name)| self.objects.get(name))
-            .find(|object| object.image.as_ref().ok() == Some(&image) && object.targets.contains(node))
+            .find(|object| {
+                object.image.as_ref().ok() == Some(&image) && object.targets.contains(node)
+            })
             .map_or_else(|| BUILT_IN.to_owned(), |object| object.policy.clone())
     }
 
@@ -153,7 +181,11 @@ impl Core {
         let due: Vec<ImageId> = self
             .images
             .iter()
-            .filter(|(_, image)| image.check.due.is_some() && image.check.checker.is_none() && image.granted.is_empty())
+            .filter(|(_, image)| {
+                image.check.due.is_some()
+                    && image.check.checker.is_none()
+                    && image.granted.is_empty()
+            })
             .map(|(id, _)| id)
             .collect();
         if due.is_empty() {
@@ -162,7 +194,9 @@ impl Core {
         let able: NodeSet = self
             .nodes
             .iter()
-            .filter(|(_, node)| node.runtime.available && node.session.as_ref().is_some_and(|s| s.inventoried))
+            .filter(|(_, node)| {
+                node.runtime.available && node.session.as_ref().is_some_and(|s| s.inventoried)
+            })
             .map(|(id, _)| id)
             .collect();
         for id in due {
@@ -171,7 +205,9 @@ impl Core {
     }
 
     fn choose_checker(&mut self, id: ImageId, able: &NodeSet) {
-        let Some(image) = self.images.get(id) else { return };
+        let Some(image) = self.images.get(id) else {
+            return;
+        };
         let mut askers = image.asked.clone();
         let mut holders = image.present.clone();
         holders.intersect_with(&image.targeted);
@@ -183,7 +219,12 @@ impl Core {
             return;
         }
         let cursor = self.cursor;
-        let Some(node) = holders.next_after(cursor).filter(|node| self.wants_always(id, *node)) else { return };
+        let Some(node) = holders
+            .next_after(cursor)
+            .filter(|node| self.wants_always(id, *node))
+        else {
+            return;
+        };
         if let Some(image) = self.images.get_mut(id) {
             image.check.number += 1;
             image.check.checker = Some(node);
@@ -193,8 +234,10 @@ impl Core {
 
     /// Nothing wants the image on that node any more: a pull that runs there is to stop.
     pub(crate) fn revoke(&mut self, image: ImageId, node: NodeId) {
-        let Some((token, grant)) =
-            self.grants.iter_mut().find(|(_, g)| g.image == image && g.node == node && !g.revoked)
+        let Some((token, grant)) = self
+            .grants
+            .iter_mut()
+            .find(|(_, g)| g.image == image && g.node == node && !g.revoked)
         else {
             return;
         };
@@ -202,7 +245,8 @@ impl Core {
         let token = *token;
         if let Some(session) = self.nodes.get(node).and_then(|n| n.session.as_ref()) {
             let kind = Some(coordinator_message::Kind::Revoke(Revoke { token }));
-            self.revokes.push(Output::Send(session.id, CoordinatorMessage { kind }));
+            self.revokes
+                .push(Output::Send(session.id, CoordinatorMessage { kind }));
         }
     }
 }

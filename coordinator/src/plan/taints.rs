@@ -10,7 +10,9 @@ use k8s_openapi::api::core::v1::{Taint, Toleration};
 pub fn tolerates(tolerations: &[Toleration], taint: &Taint) -> bool {
     // PreferNoSchedule asks the scheduler to look elsewhere first; an image takes no place from anybody.
     !matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute")
-        || tolerations.iter().any(|toleration| covers(toleration, taint))
+        || tolerations
+            .iter()
+            .any(|toleration| covers(toleration, taint))
 }
 
 /// Unset and empty mean the same in each field: an empty effect or key matches every one.
@@ -65,19 +67,67 @@ mod tests {
     fn every_rule_of_tolerations() {
         let dedicated = taint("dedicated", "ci", "NoSchedule");
         for (toleration, expected, rule) in [
-            (toleration("dedicated", "Equal", "ci", "NoSchedule"), true, "equal"),
-            (toleration("dedicated", "", "ci", "NoSchedule"), true, "the operator defaults to Equal"),
-            (toleration("dedicated", "Equal", "ci", ""), true, "an empty effect matches all"),
-            (toleration("dedicated", "Equal", "web", "NoSchedule"), false, "another value"),
-            (toleration("dedicated", "Equal", "", "NoSchedule"), false, "no value is not any value"),
-            (toleration("dedicated", "Exists", "", "NoSchedule"), true, "exists ignores the value"),
-            (toleration("dedicated", "Exists", "", "NoExecute"), false, "another effect"),
+            (
+                toleration("dedicated", "Equal", "ci", "NoSchedule"),
+                true,
+                "equal",
+            ),
+            (
+                toleration("dedicated", "", "ci", "NoSchedule"),
+                true,
+                "the operator defaults to Equal",
+            ),
+            (
+                toleration("dedicated", "Equal", "ci", ""),
+                true,
+                "an empty effect matches all",
+            ),
+            (
+                toleration("dedicated", "Equal", "web", "NoSchedule"),
+                false,
+                "another value",
+            ),
+            (
+                toleration("dedicated", "Equal", "", "NoSchedule"),
+                false,
+                "no value is not any value",
+            ),
+            (
+                toleration("dedicated", "Exists", "", "NoSchedule"),
+                true,
+                "exists ignores the value",
+            ),
+            (
+                toleration("dedicated", "Exists", "", "NoExecute"),
+                false,
+                "another effect",
+            ),
             (toleration("other", "Exists", "", ""), false, "another key"),
-            (toleration("", "Exists", "", ""), true, "an empty key with Exists matches everything"),
-            (toleration("", "Exists", "", "NoExecute"), false, "an empty key still minds the effect"),
-            (toleration("", "Equal", "ci", ""), false, "an empty key needs Exists"),
-            (toleration("dedicated", "Maybe", "ci", ""), false, "an unknown operator matches nothing"),
-            (toleration("Dedicated", "Exists", "", ""), false, "keys are case-sensitive"),
+            (
+                toleration("", "Exists", "", ""),
+                true,
+                "an empty key with Exists matches everything",
+            ),
+            (
+                toleration("", "Exists", "", "NoExecute"),
+                false,
+                "an empty key still minds the effect",
+            ),
+            (
+                toleration("", "Equal", "ci", ""),
+                false,
+                "an empty key needs Exists",
+            ),
+            (
+                toleration("dedicated", "Maybe", "ci", ""),
+                false,
+                "an unknown operator matches nothing",
+            ),
+            (
+                toleration("Dedicated", "Exists", "", ""),
+                false,
+                "keys are case-sensitive",
+            ),
         ] {
             assert_eq!(tolerates(&[toleration], &dedicated), expected, "{rule}");
         }

@@ -22,7 +22,12 @@ impl Core {
     }
 
     fn tell(&mut self, id: NodeId) {
-        let Some(former) = self.nodes.get(id).and_then(|n| n.session.as_ref()).map(|s| (s.revision, &s.sent)) else {
+        let Some(former) = self
+            .nodes
+            .get(id)
+            .and_then(|n| n.session.as_ref())
+            .map(|s| (s.revision, &s.sent))
+        else {
             return;
         };
         let (revision, sent) = former;
@@ -40,17 +45,30 @@ impl Core {
             .collect();
         let dropped: Vec<String> = sent
             .iter()
-            .filter(|(image, had)| wanted.get(image).is_none_or(|want| want.reference != had.reference))
+            .filter(|(image, had)| {
+                wanted
+                    .get(image)
+                    .is_none_or(|want| want.reference != had.reference)
+            })
             .map(|(_, had)| had.reference.clone())
             .collect();
         if !complete && images.is_empty() && dropped.is_empty() {
             return;
         }
-        let Some(session) = self.nodes.get_mut(id).and_then(|n| n.session.as_mut()) else { return };
+        let Some(session) = self.nodes.get_mut(id).and_then(|n| n.session.as_mut()) else {
+            return;
+        };
         session.revision += 1;
         session.sent = wanted;
-        let desired = Desired { revision: session.revision, complete, images, dropped };
-        let message = CoordinatorMessage { kind: Some(coordinator_message::Kind::Desired(desired)) };
+        let desired = Desired {
+            revision: session.revision,
+            complete,
+            images,
+            dropped,
+        };
+        let message = CoordinatorMessage {
+            kind: Some(coordinator_message::Kind::Desired(desired)),
+        };
         self.outputs.push(Output::Send(session.id, message));
     }
 
@@ -64,8 +82,13 @@ impl Core {
                 .filter(|object| object.targets.contains(node))
                 .map(|object| &object.facts.spec)
         };
-        let policy = wanting().map(|spec| strictness(spec.image_pull_policy)).max()?;
-        let priority = wanting().map(|spec| spec.priority.unwrap_or(0)).min().unwrap_or(0);
+        let policy = wanting()
+            .map(|spec| strictness(spec.image_pull_policy))
+            .max()?;
+        let priority = wanting()
+            .map(|spec| spec.priority.unwrap_or(0))
+            .min()
+            .unwrap_or(0);
         let checks = image.check.checker == Some(node);
         Some(Sent {
             reference: image.reference.clone(),
@@ -75,7 +98,11 @@ impl Core {
                 _ => drop_proto::ImagePullPolicy::Always,
             } as i32,
             // A digest that was not checked since the image was wanted is not yet what the tag names.
-            expected_digest: image.expected.clone().filter(|_| !image.never_checked()).unwrap_or_default(),
+            expected_digest: image
+                .expected
+                .clone()
+                .filter(|_| !image.never_checked())
+                .unwrap_or_default(),
             priority,
             check: if checks { image.check.number } else { 0 },
         })

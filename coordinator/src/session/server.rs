@@ -66,7 +66,10 @@ impl Server {
     /// A service that tells of its sessions through `events`.
     #[must_use]
     pub fn new(events: mpsc::Sender<SessionEvent>) -> Self {
-        Self { events, next: AtomicU64::new(1) }
+        Self {
+            events,
+            next: AtomicU64::new(1),
+        }
     }
 }
 
@@ -90,11 +93,21 @@ impl coordinator_server::Coordinator for Server {
             let hello = match tokio::time::timeout(HELLO_TIMEOUT, first_hello(&mut inbound)).await {
                 Ok(Ok(hello)) => hello,
                 Ok(Err(status)) => return refuse(&messages, status).await,
-                Err(_) => return refuse(&messages, Status::invalid_argument("no Hello within 10 s")).await,
+                Err(_) => {
+                    return refuse(&messages, Status::invalid_argument("no Hello within 10 s"))
+                        .await;
+                }
             };
             info!(session = session.0, node = hello.node, peer = ?peer, version = hello.version, "session opened");
-            let outbox = Outbox { messages, _open: open };
-            if events.send(SessionEvent::Opened(session, hello, outbox)).await.is_err() {
+            let outbox = Outbox {
+                messages,
+                _open: open,
+            };
+            if events
+                .send(SessionEvent::Opened(session, hello, outbox))
+                .await
+                .is_err()
+            {
                 return;
             }
             loop {
@@ -105,7 +118,11 @@ impl coordinator_server::Coordinator for Server {
                 };
                 match message {
                     Ok(Some(AgentMessage { kind: Some(kind) })) => {
-                        if events.send(SessionEvent::Said(session, kind)).await.is_err() {
+                        if events
+                            .send(SessionEvent::Said(session, kind))
+                            .await
+                            .is_err()
+                        {
                             break;
                         }
                     }
@@ -128,8 +145,12 @@ impl coordinator_server::Coordinator for Server {
 
 async fn first_hello(inbound: &mut Streaming<AgentMessage>) -> Result<Hello, Status> {
     match inbound.message().await? {
-        Some(AgentMessage { kind: Some(agent_message::Kind::Hello(hello)) }) => Ok(hello),
-        _ => Err(Status::invalid_argument("the first message of a session must be a Hello")),
+        Some(AgentMessage {
+            kind: Some(agent_message::Kind::Hello(hello)),
+        }) => Ok(hello),
+        _ => Err(Status::invalid_argument(
+            "the first message of a session must be a Hello",
+        )),
     }
 }
 
