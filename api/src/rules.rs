@@ -31,10 +31,11 @@ pub(crate) fn image_is_no_url() -> Rule {
     ))
 }
 
-/// `nginx@sha256:...`: the digest has its own field.
+/// `nginx@sha256:...`: the digest has its own field. A tag beside it would mean nothing, so the advice leaves it out.
 pub(crate) fn image_without_digest() -> Rule {
     Rule::new("self.contains('://') || !self.contains('@')").message(Message::Expression(
-        "'image must not contain a digest: write image: ' + self.substring(0, self.indexOf('@')) \
+        "'image must not contain a digest: write image: ' \
+         + self.substring(0, self.matches('^[^@]*:[^/@]*@') ? self.substring(0, self.indexOf('@')).lastIndexOf(':') : self.indexOf('@')) \
          + ' and put the digest in its own field, digest: ' + self.substring(self.indexOf('@') + 1)"
             .to_owned(),
     ))

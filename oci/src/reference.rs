@@ -100,7 +100,7 @@ impl Reference {
         }
         if let Some((image, digest)) = image.split_once('@') {
             return Err(ReferenceError::DigestInImage {
-                image: excerpt(image),
+                image: excerpt(split_tag(image).0),
                 digest: excerpt(digest),
             });
         }

@@ -186,7 +186,7 @@ fn a_tag_or_digest_within_the_image_is_refused_with_the_way_to_write_it() {
         message("localhost:5000/app:1").contains("write image: localhost:5000/app and tag: \"1\"")
     );
     assert!(
-        message(&format!("a@{}", digest("sha256", 64)))
+        message(&format!("a:1@{}", digest("sha256", 64)))
             .contains("write image: a and digest: sha256:")
     );
     assert!(message("https://example.com/app").contains("is a URL"));
