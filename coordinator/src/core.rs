@@ -42,10 +42,9 @@ impl Now {
     /// The wall-clock time at which the monotonic clock shows `mono`.
     #[must_use]
     pub fn wall_at(&self, mono: Duration) -> Timestamp {
-        let moved = if mono >= self.mono {
-            self.wall.checked_add(mono - self.mono)
-        } else {
-            self.wall.checked_sub(self.mono - mono)
+        let moved = match mono.checked_sub(self.mono) {
+            Some(ahead) => self.wall.checked_add(ahead),
+            None => self.wall.checked_sub(self.mono.saturating_sub(mono)),
         };
         moved.unwrap_or(self.wall)
     }
@@ -79,6 +78,8 @@ impl Default for Config {
 }
 
 /// Something that happened.
+// Each lives for one step; boxing the large ones would cost more than it saves.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
 pub enum Input {
     /// A Node was seen.

@@ -88,7 +88,7 @@ pub async fn publish(recorder: &Recorder, event: Event) {
     match tokio::time::timeout(TIMEOUT, recorder.publish(&published, &reference)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
-            warn!(cachedimage = event.name, error = %error, "cannot publish event (create events.events.k8s.io)")
+            warn!(cachedimage = event.name, error = %error, "cannot publish event (create events.events.k8s.io)");
         }
         Err(_) => warn!(cachedimage = event.name, "event timed out"),
     }

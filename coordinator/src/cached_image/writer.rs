@@ -253,7 +253,7 @@ impl Bucket {
         let full = self.full.max(now) + self.interval;
         let most = now + self.interval * self.burst;
         if full > most {
-            return Some(now + (full - most));
+            return Some(now + full.saturating_sub(most));
         }
         self.full = full;
         None

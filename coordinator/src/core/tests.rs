@@ -65,7 +65,7 @@ impl World {
                 Output::Send(session, message) => match message.kind.unwrap() {
                     coordinator_message::Kind::Grant(grant) => self.grants.push((session.0, grant)),
                     coordinator_message::Kind::Desired(desired) => {
-                        self.desired.push((session.0, desired))
+                        self.desired.push((session.0, desired));
                     }
                     coordinator_message::Kind::Revoke(_) => {}
                 },
@@ -285,7 +285,7 @@ fn with_policy(name: &str) -> impl Fn(&mut CachedImageSpec) + use<'_> {
     move |spec| {
         spec.policy_ref = Some(drop_api::PolicyReference {
             name: name.to_owned(),
-        })
+        });
     }
 }
 
@@ -532,7 +532,7 @@ fn what_all_nodes_hold_already_is_checked_by_one() {
 fn an_image_that_may_be_old_needs_no_check_with_if_not_present() {
     let mut world = World::new(1);
     world.image("a", |spec| {
-        spec.image_pull_policy = ImagePullPolicy::IfNotPresent
+        spec.image_pull_policy = ImagePullPolicy::IfNotPresent;
     });
     world.holds(1, REFERENCE, "sha256:old");
     world.pass_secs(2);

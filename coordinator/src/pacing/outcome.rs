@@ -191,13 +191,11 @@ impl Core {
             Scope::Image => backoff.max,
             _ => backoff.jittered(attempts, (&image.reference, &node_name)),
         };
-        let since = image.failures.get(&node).map_or(now.wall, |f| f.since);
         let message = failed.message.clone();
         let failure = Failure {
             class,
             message: message.clone(),
             attempts,
-            since,
             at: now.mono,
             retry: now.mono + wait,
         };
@@ -219,7 +217,7 @@ impl Core {
                 }
             }
             Scope::Host if class == FailureClass::Throttled => {
-                host.throttled(now.mono, backoff, &message)
+                host.throttled(now.mono, backoff, &message);
             }
             Scope::Host => host.failed(now.mono, node, backoff, &message),
             Scope::Node => self.pause_node(now, node, class, &message, backoff),
