@@ -45,9 +45,16 @@ impl Metrics {
         );
         describe_counter!(GRANTS_RELEASED, "Grants that were given back unused.");
         describe_counter!(RECONNECTS, "Sessions that were opened after the first one.");
-        describe_gauge!(SESSION_UP, "1 while the coordinator holds a session with this agent.");
+        describe_gauge!(
+            SESSION_UP,
+            "1 while the coordinator holds a session with this agent."
+        );
         describe_gauge!(RUNTIME_UP, "1 while the container runtime answers.");
-        describe_gauge!(BUILD_INFO, Unit::Count, "Always 1; the labels say what runs.");
+        describe_gauge!(
+            BUILD_INFO,
+            Unit::Count,
+            "Always 1; the labels say what runs."
+        );
         gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION"), "component" => "agent").set(1);
         for name in [IMAGES_LOST, GRANTS_RELEASED, RECONNECTS] {
             counter!(name).increment(0);

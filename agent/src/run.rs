@@ -55,12 +55,22 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
             recorder,
             more: Arc::new(move || series.page()),
         };
-        let listener = admin::listen(address).await.context("--metrics-bind-address")?;
-        tasks.spawn("metrics page", admin::serve_metrics(listener, page, ended.clone()));
+        let listener = admin::listen(address)
+            .await
+            .context("--metrics-bind-address")?;
+        tasks.spawn(
+            "metrics page",
+            admin::serve_metrics(listener, page, ended.clone()),
+        );
     }
     if let Some(address) = args.health_probe_bind_address.address() {
-        let listener = admin::listen(address).await.context("--health-probe-bind-address")?;
-        tasks.spawn("probes", admin::serve_probes(listener, readiness.clone(), ended));
+        let listener = admin::listen(address)
+            .await
+            .context("--health-probe-bind-address")?;
+        tasks.spawn(
+            "probes",
+            admin::serve_probes(listener, readiness.clone(), ended),
+        );
     }
     tasks.spawn_endless("signals", watch_signals(stop));
     tasks.spawn_endless("session", async move {
@@ -180,7 +190,10 @@ impl Owner {
             for output in self.node.step(self.begin.elapsed(), input) {
                 match output {
                     Output::Send(message) => {
-                        let sent = self.stream.as_ref().is_none_or(|stream| stream.send(message));
+                        let sent = self
+                            .stream
+                            .as_ref()
+                            .is_none_or(|stream| stream.send(message));
                         if !sent {
                             warn!("the coordinator does not read, connects anew");
                             inputs.push(self.hang_up());
@@ -212,7 +225,8 @@ impl Owner {
     fn show(&self, is_stopping: bool) {
         let runtime_problem = self.node.runtime_problem();
         let is_up = runtime_problem.is_none();
-        self.metrics.set(self.node.running_pulls(), is_up, self.is_accepted);
+        self.metrics
+            .set(self.node.running_pulls(), is_up, self.is_accepted);
         self.readiness.set(match runtime_problem {
             _ if is_stopping => Err("the agent stops".to_owned()),
             Some(problem) => Err(format!("the container runtime does not answer: {problem}")),
@@ -223,10 +237,10 @@ impl Owner {
 
     /// Lets what was said arrive.
     async fn farewell(mut self) {
-        let Some(stream) = self.stream.take() else {
+        let Some(stream) = &mut self.stream else {
             return;
         };
-        let _closing = stream.finish();
+        stream.finish();
         let closed = async {
             while let Some(event) = self.session_events.recv().await {
                 if let session::Event::Closed = event {

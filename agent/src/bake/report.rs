@@ -138,16 +138,10 @@ fn image<'a>(row: &'a Row, why: &Unfinished) -> Image<'a> {
             let message = format!("still being pulled after {}", whole_seconds(why.limit));
             ("failed", None, None, Some("unfinished"), Some(message))
         }
-        State::Waiting => match why.runtime_problem {
-            Some(problem) => {
-                let message = format!("the container runtime does not answer: {problem}");
-                ("failed", None, None, Some("runtime"), Some(message))
-            }
-            None => {
-                let message = format!("its turn did not come within {}", whole_seconds(why.limit));
-                ("failed", None, None, Some("unfinished"), Some(message))
-            }
-        },
+        State::Waiting => {
+            let (class, message) = waited(why);
+            ("failed", None, None, Some(class), Some(message))
+        }
     };
     Image {
         name: &row.name,
@@ -159,6 +153,15 @@ fn image<'a>(row: &'a Row, why: &Unfinished) -> Image<'a> {
         class,
         message,
     }
+}
+
+fn waited(why: &Unfinished) -> (&'static str, String) {
+    if let Some(problem) = why.runtime_problem {
+        let message = format!("the container runtime does not answer: {problem}");
+        return ("runtime", message);
+    }
+    let message = format!("its turn did not come within {}", whole_seconds(why.limit));
+    ("unfinished", message)
 }
 
 fn whole_seconds(duration: Duration) -> String {
