@@ -142,6 +142,10 @@ async fn converse(channel: Channel, events: &mpsc::Sender<Event>) -> bool {
 /// The end of a stream in words that say what to do about it.
 fn explain(status: &Status) -> String {
     let message = shorten(&redact(status.message()), 200);
+    // Only a status of our own making has a cause below it; the coordinator's come without.
+    if let Some(cause) = std::error::Error::source(status) {
+        return format!("the connection broke: {}", causes(cause));
+    }
     match status.code() {
         Code::AlreadyExists => {
             format!(
