@@ -1,1 +1,20 @@
 //! drop-coordinator: computes desired images and pacing tokens, and writes status.
+//!
+//! `core` decides; `run` wires it to the world. One folder is one capability, with what it decides and what it does in
+//! separate files.
+
+pub mod args;
+pub mod cached_image;
+pub mod core;
+pub mod image;
+pub mod index;
+pub mod machine;
+pub mod metrics;
+pub mod node_set;
+pub mod objects;
+pub mod pacing;
+pub mod plan;
+pub mod report;
+pub mod run;
+pub mod session;
+pub mod watch;

@@ -1,1 +1,30 @@
 //! The testbed: real etcd, API server, containerds and registries on loopback, and the scenarios that run on them.
+//!
+//! `Cluster` ties the parts together; each part can be used alone. Everything listens on 127.0.0.1 on free ports, lives in a
+//! private directory and ends with its owner, even when a test panics or its process is killed. Nothing here is a mock of a
+//! part that exists: only what a real runtime cannot be made to do is scripted (`scripted_cri`).
+
+pub mod agent;
+pub mod audit;
+pub mod cached_image;
+pub mod certificates;
+pub mod cluster;
+pub mod containerd;
+pub mod control_plane;
+pub mod coordinator;
+pub mod cri_client;
+pub mod dirs;
+pub mod http;
+pub mod images;
+pub mod kubeconfig;
+pub mod node;
+pub mod objects;
+pub mod parts;
+pub mod ports;
+pub mod process;
+pub mod prometheus;
+pub mod proxy;
+pub mod registry;
+pub mod scrape;
+pub mod scripted_cri;
+pub mod wait;

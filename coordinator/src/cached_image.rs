@@ -1,0 +1,136 @@
+//! CachedImage status: what it should say, when it is written, and the Events that go with it.
+//!
+//! `rollup` decides what is true, `writer` when to say it, `reasons` in which words; `apply` does the I/O.
+
+pub mod apply;
+pub mod events;
+pub mod reasons;
+pub mod rollup;
+
+pub mod writer;
+
+use crate::core::{Core, Count, Now, Output, Wake, WriteFailure};
+use crate::image::ImageId;
+use crate::index::Object;
+use crate::node_set::NodeId;
+
+impl Core {
+    /// Something that the object's status depends on may have changed.
+    pub(crate) fn mark(&mut self, now: Now, name: &str) {
+        let Some(object) = self.objects.get_mut(name) else {
+            return;
+        };
+        if let Some(at) = object.record.mark(now.mono, object.targets.len()) {
+            self.wake(at, Wake::Status(name.to_owned()));
+        }
+    }
+
+    /// Marks every object that wants the image.
+    pub(crate) fn mark_image(&mut self, now: Now, id: ImageId) {
+        for name in self.names_of(id) {
+            self.mark(now, &name);
+        }
+    }
+
+    /// Marks every object that is wanted on the node.
+    pub(crate) fn mark_node(&mut self, now: Now, id: NodeId) {
+        let names: Vec<String> = self
+            .objects
+            .iter()
+            .filter(|(_, o)| o.targets.contains(id))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in names {
+            self.mark(now, &name);
+        }
+    }
+
+    fn names_of(&self, id: ImageId) -> Vec<String> {
+        self.images
+            .get(id)
+            .map(|image| image.objects.iter().cloned().collect())
+            .unwrap_or_default()
+    }
+
+    /// Changes every object that wants the image.
+    pub(crate) fn each_object(&mut self, id: ImageId, change: impl Fn(&mut Object)) {
+        for name in self.names_of(id) {
+            if let Some(object) = self.objects.get_mut(&name) {
+                change(object);
+            }
+        }
+    }
+
+    /// Compares an object's status with what it should be, and writes it if that is due.
+    pub(crate) fn evaluate(&mut self, now: Now, name: &str) {
+        if !self.synced.all() || self.stopping {
+            return;
+        }
+        let Some(object) = self.objects.get_mut(name) else {
+            return;
+        };
+        if !object.record.is_due(now.mono) {
+            return;
+        }
+        let Some(object) = self.objects.get(name) else {
+            return;
+        };
+        if self.is_held_back(now, object) {
+            return;
+        }
+        let rollup = rollup::rollup(self, now, object);
+        self.outputs.push(Output::Count(Count::Evaluated));
+        if let Some(at) = rollup.changes_at {
+            self.wake(at, Wake::Status(name.to_owned()));
+        }
+        let Some(object) = self.objects.get_mut(name) else {
+            return;
+        };
+        object.ready = rollup.status.nodes_ready;
+        match object.record.decide(
+            now.mono,
+            &rollup.status,
+            rollup.changes_at,
+            &mut self.writes,
+        ) {
+            writer::Decision::Nothing => {}
+            writer::Decision::At(at) => self.wake(at, Wake::Status(name.to_owned())),
+            writer::Decision::Write => {
+                for event in events::transitions(object, &rollup.status) {
+                    self.outputs.push(Output::Publish(event));
+                }
+                let write = Output::Write {
+                    name: name.to_owned(),
+                    uid: object.facts.uid.clone(),
+                    status: Box::new(rollup.status.clone()),
+                };
+                object.record.writing(now.mono, rollup.status);
+                self.outputs.push(write);
+            }
+        }
+    }
+
+    /// After a start, a status that a former process wrote stands until the agents have said what is true now.
+    fn is_held_back(&self, now: Now, object: &Object) -> bool {
+        let Some(started) = self.started else {
+            return true;
+        };
+        object.record.written().is_some()
+            && now.mono < started + self.config.agent_grace
+            && !object.targets.iter().all(|node| self.has_reported(node))
+    }
+
+    pub(crate) fn written(&mut self, now: Now, name: &str, result: Result<u64, WriteFailure>) {
+        let Some(object) = self.objects.get_mut(name) else {
+            return;
+        };
+        let again = match result {
+            Ok(version) => object.record.succeeded(now.mono, version),
+            Err(WriteFailure::Gone) => object.record.gone(),
+            Err(WriteFailure::Retry) => object.record.failed(now.mono),
+        };
+        if let Some(at) = again {
+            self.wake(at, Wake::Status(name.to_owned()));
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! The coordinator's state machine: everything that decides, and nothing that does.
+//!
+//! One task owns a [`Core`], feeds it what happened ([`Input`]) with the time at which it happened ([`Now`]), and carries out
+//! what it answers ([`Output`]). No clock, no randomness and no I/O in here, so that a simulation can run thousands of nodes
+//! through years of faults. The parts live with their capability: what changes in the API server in `objects`, agents in
+//! `session`, who may pull in `pacing`, status in `cached_image`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use drop_api::CachedImageStatus;
+use drop_proto::{CoordinatorMessage, Hello, agent_message};
+use jiff::Timestamp;
+
+use crate::index::{ImageObject, Images, Nodes, Object, SessionId};
+use crate::node_set::{NodeId, NodeSet};
+use crate::pacing::Grant;
+use crate::pacing::host::Host;
+use crate::pacing::policy::{BUILT_IN, Limits, Policy};
+use crate::plan::NodeFacts;
+use crate::{cached_image::events::Event, image::ImageId};
+
+/// One reading of both clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Time since the process started; everything that waits, waits on this one.
+    pub mono: Duration,
+    /// Wall-clock time; it reaches the status and decides nothing but what a restart needs (when a tag was checked last).
+    pub wall: Timestamp,
+}
+
+impl Now {
+    /// A time on a clock whose process started at the epoch.
+    #[must_use]
+    pub fn at(mono: Duration) -> Self {
+        let wall = Timestamp::UNIX_EPOCH
+            .checked_add(mono)
+            .unwrap_or(Timestamp::MAX);
+        Self { mono, wall }
+    }
+
+    /// The wall-clock time at which the monotonic clock shows `mono`.
+    #[must_use]
+    pub fn wall_at(&self, mono: Duration) -> Timestamp {
+        let moved = if mono >= self.mono {
+            self.wall.checked_add(mono - self.mono)
+        } else {
+            self.wall.checked_sub(self.mono - mono)
+        };
+        moved.unwrap_or(self.wall)
+    }
+}
+
+/// What does not change while the process runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// How long a grant counts as out after it was given or renewed last.
+    pub grant_ttl: Duration,
+    /// How long a node whose agent or runtime went away keeps the state it reported last.
+    pub agent_grace: Duration,
+    /// Most pulls that run from one registry host at once, in the whole cluster.
+    pub registry_budget: u32,
+    /// Most status writes per second, over all objects.
+    pub writes_per_second: u32,
+    /// Tokens count up from here; a start time keeps them apart from those of former leaders.
+    pub first_token: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            grant_ttl: Duration::from_secs(60),
+            agent_grace: Duration::from_secs(30),
+            registry_budget: 100,
+            writes_per_second: 40,
+            first_token: 1,
+        }
+    }
+}
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Input {
+    /// A Node was seen.
+    Node(Change<NodeFacts>),
+    /// A CachedImage was seen.
+    Image(Change<ImageObject>),
+    /// A PullPolicy was seen.
+    Policy(Change<(String, Limits)>),
+    /// An agent opened a session.
+    Connected(SessionId, Hello),
+    /// An agent said something else.
+    Said(SessionId, agent_message::Kind),
+    /// A session ended.
+    Disconnected(SessionId),
+    /// A status write ended: the resource version it made, or that it failed.
+    Written(String, Result<u64, WriteFailure>),
+    /// A wake-up.
+    Tick,
+    /// The process is about to end: nothing is granted any more.
+    Stop,
+}
+
+/// A watch's news about one kind of object.
+#[derive(Debug)]
+pub enum Change<T> {
+    /// It is new or different.
+    Applied(T),
+    /// The object of this name is gone.
+    Deleted(String),
+    /// The watch began anew; these are all there are.
+    Replaced(Vec<T>),
+}
+
+/// Why a status was not written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteFailure {
+    /// The object is gone, or another one has its name: the watch will say so.
+    Gone,
+    /// Anything else; try again later.
+    Retry,
+}
+
+/// Something to be done.
+#[derive(Debug)]
+pub enum Output {
+    /// Send to an agent.
+    Send(SessionId, CoordinatorMessage),
+    /// End a session.
+    Close(SessionId, Close),
+    /// Write a CachedImage's status.
+    Write {
+        /// metadata.name
+        name: String,
+        /// metadata.uid, so that an object made anew under the name is not written.
+        uid: String,
+        /// All of it.
+        status: Box<CachedImageStatus>,
+    },
+    /// Publish an Event.
+    Publish(Event),
+    /// Count something that no state keeps.
+    Count(Count),
+}
+
+/// Why the coordinator ends a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Close {
+    /// The same agent process has opened a newer one.
+    Replaced,
+    /// Another agent process holds the session of this node.
+    NodeTaken(String),
+    /// The first message was not what it must be.
+    Invalid(String),
+}
+
+/// What only metrics remember.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Count {
+    /// An image vanished from a node behind everybody's back.
+    ImageLost,
+    /// A status was compared with what it should be.
+    Evaluated,
+    /// A session was opened by an agent process that had one before.
+    Reconnected,
+    /// A grant ended because its agent fell silent.
+    GrantExpired,
+}
+
+/// What a wake-up is for. What it finds may have changed meanwhile, so each is a reason to look again, not an order.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Wake {
+    /// A policy, a host or the start-up may admit pulls again.
+    Schedule,
+    /// A pair's back-off is over.
+    Retry(ImageId, NodeId),
+    /// A node's pause is over.
+    Node(NodeId),
+    /// A node has been without agent or runtime for the grace.
+    Grace(NodeId),
+    /// A grant may have expired.
+    Expiry(u64),
+    /// A pull may have run long enough to prove its image.
+    Proof(u64),
+    /// A tag's interval may be over.
+    Check(ImageId),
+    /// A status may be due.
+    Status(String),
+}
+
+/// The coordinator's state. See the module's documentation.
+#[derive(Debug)]
+pub struct Core {
+    pub(crate) config: Config,
+    pub(crate) nodes: Nodes,
+    pub(crate) images: Images,
+    pub(crate) objects: BTreeMap<String, Object>,
+    /// Objects in the order in which they are pulled: priority, then name.
+    pub(crate) order: BTreeSet<(i32, String)>,
+    pub(crate) policies: BTreeMap<String, Policy>,
+    pub(crate) hosts: BTreeMap<String, Host>,
+    pub(crate) grants: BTreeMap<u64, Grant>,
+    pub(crate) sessions: BTreeMap<SessionId, NodeId>,
+    /// Nodes that can take a grant now.
+    pub(crate) free: NodeSet,
+    /// Nodes whose Desired may be stale.
+    pub(crate) stale: BTreeSet<NodeId>,
+    /// Images that nothing may want any more.
+    pub(crate) idle_images: BTreeSet<ImageId>,
+    pub(crate) cursor: NodeId,
+    pub(crate) next_token: u64,
+    /// Whether who may pull is to be thought about again at the end of the step.
+    pub(crate) unsettled: bool,
+    pub(crate) synced: Synced,
+    /// When the first session or list came: grants wait for the former leader's to be known.
+    pub(crate) started: Option<Duration>,
+    pub(crate) stopping: bool,
+    pub(crate) writes: crate::cached_image::writer::Bucket,
+    /// Every agent has said what it holds, or a TTL has passed since the start.
+    pub(crate) settled: bool,
+    /// Sent after the Desired that they follow from.
+    pub(crate) revokes: Vec<Output>,
+    timers: BTreeSet<(Duration, Wake)>,
+    pub(crate) outputs: Vec<Output>,
+}
+
+/// Which watches have delivered their first list.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Synced {
+    pub(crate) nodes: bool,
+    pub(crate) images: bool,
+    pub(crate) policies: bool,
+}
+
+impl Synced {
+    pub(crate) fn all(self) -> bool {
+        self.nodes && self.images && self.policies
+    }
+}
+
+impl Core {
+    /// A coordinator that knows nothing yet.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            nodes: Nodes::default(),
+            images: Images::default(),
+            objects: BTreeMap::new(),
+            order: BTreeSet::new(),
+            policies: BTreeMap::from([(BUILT_IN.to_owned(), Policy::default())]),
+            hosts: BTreeMap::new(),
+            grants: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            free: NodeSet::default(),
+            stale: BTreeSet::new(),
+            idle_images: BTreeSet::new(),
+            cursor: NodeId(0),
+            next_token: config.first_token.max(1),
+            unsettled: false,
+            synced: Synced::default(),
+            started: None,
+            stopping: false,
+            writes: crate::cached_image::writer::Bucket::new(config.writes_per_second),
+            settled: false,
+            revokes: Vec::new(),
+            timers: BTreeSet::new(),
+            outputs: Vec::new(),
+        }
+    }
+
+    /// Takes in what happened and says what to do about it.
+    pub fn step(&mut self, now: Now, input: Input) -> Vec<Output> {
+        match input {
+            Input::Node(change) => self.node_changed(now, change),
+            Input::Image(change) => self.image_changed(now, change),
+            Input::Policy(change) => self.policy_changed(now, change),
+            Input::Connected(session, hello) => self.connected(now, session, hello),
+            Input::Said(session, message) => self.said(now, session, message),
+            Input::Disconnected(session) => self.disconnected(now, session),
+            Input::Written(name, result) => self.written(now, &name, result),
+            Input::Stop => self.stopping = true,
+            Input::Tick => {}
+        }
+        self.ring(now);
+        if self.unsettled {
+            self.unsettled = false;
+            self.schedule(now);
+        }
+        self.tell_nodes();
+        self.outputs.append(&mut self.revokes);
+        self.drop_idle_images();
+        std::mem::take(&mut self.outputs)
+    }
+
+    /// When to call `step` with [`Input::Tick`] at the latest.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<Duration> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    pub(crate) fn wake(&mut self, at: Duration, wake: Wake) {
+        self.timers.insert((at, wake));
+    }
+
+    fn ring(&mut self, now: Now) {
+        while let Some((at, _)) = self.timers.first()
+            && *at <= now.mono
+        {
+            let Some((_, wake)) = self.timers.pop_first() else {
+                return;
+            };
+            match wake {
+                Wake::Schedule => self.unsettled = true,
+                Wake::Retry(image, node) => self.retry_pair(now, image, node),
+                Wake::Node(node) => self.end_pause(now, node),
+                Wake::Grace(node) => self.mark_node(now, node),
+                Wake::Expiry(token) => self.expire(now, token),
+                Wake::Proof(token) => self.prove(now, token),
+                Wake::Check(image) => self.check_tag(now, image),
+                Wake::Status(name) => self.evaluate(now, &name),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

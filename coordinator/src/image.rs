@@ -1,0 +1,285 @@
+//! What is known of one image reference in the cluster: which digest it should have, which nodes hold it, who may try first.
+//!
+//! Pure. Everything here is learned from agents' reports and from CachedImage status at start; it decides what a report
+//! means, not who pulls.
+
+mod digests;
+mod probe;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use drop_proto::FailureClass;
+use jiff::Timestamp;
+
+pub use probe::Probe;
+
+use crate::core::Now;
+use crate::node_set::{NodeId, NodeSet};
+use digests::{DigestSets, SetId};
+
+/// An image's place in the index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ImageId(pub u32);
+
+/// How many digests of one tag are remembered. More mirrors than this do not disagree.
+const SEEN_DIGESTS: usize = 32;
+
+/// Why the last pull of an image on a node failed, and when the next may start.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Failure {
+    /// What kind of failure.
+    pub class: FailureClass,
+    /// Cleaned for people.
+    pub message: String,
+    /// Failures in a row on this node.
+    pub attempts: u32,
+    /// When the first of these failures happened.
+    pub since: Timestamp,
+    /// When the last one happened.
+    pub at: Duration,
+    /// When the next pull may start.
+    pub retry: Duration,
+}
+
+/// When and by whom the tag is to be asked for again.
+#[derive(Clone, Debug, Default)]
+pub struct Check {
+    /// Since when a check is due: the reference is new, was edited, or its interval is over.
+    pub due: Option<Duration>,
+    /// Counts checks; nodes are told the number of the one they should do.
+    pub number: u64,
+    /// The node that was told to check although it holds the image.
+    pub checker: Option<NodeId>,
+    /// When the last check ended.
+    pub last: Option<Timestamp>,
+}
+
+/// One image reference.
+#[derive(Debug)]
+pub struct Image {
+    /// Canonical.
+    pub reference: String,
+    /// The registry host, with its port.
+    pub host: String,
+    /// The spec names the digest itself: there is nothing to check.
+    pub pinned: bool,
+    /// Names of the CachedImages that want it.
+    pub objects: BTreeSet<String>,
+    /// The digest that the reference should have.
+    pub expected: Option<String>,
+    seen: Vec<String>,
+    sets: DigestSets,
+    held: Vec<SetId>,
+    /// Nodes where some CachedImage wants it.
+    pub targeted: NodeSet,
+    /// Nodes that have said whether they hold it since it was desired there.
+    pub reported: NodeSet,
+    /// Nodes whose runtime lists it, with whatever digest.
+    pub present: NodeSet,
+    /// Nodes whose runtime lists it with the expected digest.
+    pub current: NodeSet,
+    /// Nodes that held the expected digest once, or pulled another one freshly: they stay ready when the expectation moves.
+    pub accepted: NodeSet,
+    /// Nodes that ask to pull it.
+    pub asked: NodeSet,
+    /// Nodes that hold a grant for it.
+    pub granted: NodeSet,
+    /// Nodes in back-off for it.
+    pub blocked: NodeSet,
+    /// Nodes on which the last pull failed.
+    pub failures: BTreeMap<NodeId, Failure>,
+    /// Whether anybody has shown that it can be had.
+    pub probe: Probe,
+    /// Nodes that were refused in a row since the last success, although the image was proven.
+    pub strikes: u32,
+    /// Platforms that the image does not exist for, and until when that is believed.
+    pub foreign_platforms: BTreeMap<String, Duration>,
+    /// The tag's next and last check.
+    pub check: Check,
+    /// As the runtime's list says it.
+    pub size_bytes: Option<u64>,
+}
+
+impl Image {
+    /// An image of which nothing is known yet. `digest` is the one that the reference names, if it does.
+    #[must_use]
+    pub fn new(reference: String, host: String, digest: Option<String>) -> Self {
+        Self {
+            reference,
+            host,
+            pinned: digest.is_some(),
+            objects: BTreeSet::new(),
+            seen: digest.iter().cloned().collect(),
+            expected: digest,
+            sets: DigestSets::default(),
+            held: Vec::new(),
+            targeted: NodeSet::default(),
+            reported: NodeSet::default(),
+            present: NodeSet::default(),
+            current: NodeSet::default(),
+            accepted: NodeSet::default(),
+            asked: NodeSet::default(),
+            granted: NodeSet::default(),
+            blocked: NodeSet::default(),
+            failures: BTreeMap::new(),
+            probe: Probe::default(),
+            strikes: 0,
+            foreign_platforms: BTreeMap::new(),
+            check: Check::default(),
+            size_bytes: None,
+        }
+    }
+
+    /// What a former leader had learned stands in the status: the digest, and when the tag was checked.
+    pub fn restore(&mut self, digest: &str, checked: Option<Timestamp>) {
+        if self.pinned || self.expected.is_some() {
+            return;
+        }
+        self.probe = Probe::Proven;
+        self.check.last = checked;
+        self.expect(digest);
+    }
+
+    /// The node's runtime lists the image, with these digests.
+    pub fn holds(&mut self, node: NodeId, digests: &[String]) {
+        let index = node.0 as usize;
+        if self.held.len() <= index {
+            self.held.resize(index + 1, SetId::default());
+        }
+        if let Some(slot) = self.held.get_mut(index) {
+            self.sets.release(*slot);
+            *slot = self.sets.intern(digests);
+        }
+        self.reported.insert(node);
+        self.present.insert(node);
+        self.judge(node);
+    }
+
+    /// The node's runtime does not list the image.
+    pub fn lacks(&mut self, node: NodeId) {
+        self.reported.insert(node);
+        self.forget_digests(node);
+    }
+
+    /// The node is not there any more, or nothing is known of it: all that was learned from it goes. Grants are not touched.
+    pub fn forget(&mut self, node: NodeId) {
+        self.forget_digests(node);
+        for set in [&mut self.reported, &mut self.asked, &mut self.blocked] {
+            set.remove(node);
+        }
+        self.failures.remove(&node);
+        if self.check.checker == Some(node) {
+            self.check.checker = None;
+        }
+    }
+
+    fn forget_digests(&mut self, node: NodeId) {
+        if let Some(slot) = self.held.get_mut(node.0 as usize) {
+            self.sets.release(*slot);
+            *slot = SetId::default();
+        }
+        for set in [&mut self.present, &mut self.current, &mut self.accepted] {
+            set.remove(node);
+        }
+    }
+
+    /// The digests that the node's runtime lists for the image.
+    #[must_use]
+    pub fn held_by(&self, node: NodeId) -> &[String] {
+        self.held
+            .get(node.0 as usize)
+            .map_or(&[], |set| self.sets.get(*set))
+    }
+
+    /// A pull on the node just succeeded and left these digests. Returns whether the expectation moved.
+    ///
+    /// A pull that `began` after a check fell due is that check: its answer is the registry's word, even if the tag went back
+    /// to a digest known before. Any other pull moves the expectation only to a digest never seen: mirrors that disagree must
+    /// not make nodes pull in circles.
+    pub fn pulled(&mut self, now: Now, node: NodeId, digests: &[String], began: Duration) -> bool {
+        let checks = self.check.due.is_some_and(|due| due <= began);
+        self.holds(node, digests);
+        self.failures.remove(&node);
+        self.blocked.remove(node);
+        self.probe = Probe::Proven;
+        self.strikes = 0;
+        if checks {
+            self.check.due = None;
+            self.check.checker = None;
+            self.check.last = Some(now.wall);
+        }
+        let expected_found = self.expected.as_ref().is_some_and(|e| digests.contains(e));
+        let named = digests
+            .iter()
+            .find(|d| !self.seen.contains(d))
+            .or(digests.first())
+            .cloned();
+        let moved = match named {
+            Some(digest) if !expected_found && (checks || !self.seen.contains(&digest)) => {
+                self.expect(&digest);
+                true
+            }
+            _ => false,
+        };
+        if !moved {
+            for holder in self.present.clone().iter() {
+                self.judge(holder);
+            }
+        }
+        self.accepted.insert(node);
+        moved
+    }
+
+    /// Without a check (IfNotPresent, Never) the digest that a runtime holds is all there is to say.
+    pub fn adopt_held(&mut self, node: NodeId) {
+        if self.expected.is_none()
+            && let Some(digest) = self.held_by(node).first().cloned()
+        {
+            self.expect(&digest);
+        }
+    }
+
+    fn expect(&mut self, digest: &str) {
+        if !self.seen.iter().any(|seen| seen == digest) {
+            if self.seen.len() == SEEN_DIGESTS {
+                self.seen.remove(0);
+            }
+            self.seen.push(digest.to_owned());
+        }
+        self.expected = Some(digest.to_owned());
+        for node in self.present.clone().iter() {
+            self.judge(node);
+        }
+    }
+
+    fn judge(&mut self, node: NodeId) {
+        let current = self
+            .expected
+            .as_ref()
+            .is_some_and(|expected| self.held_by(node).contains(expected));
+        self.current.set(node, current);
+        // While nobody knows what the tag names now, holding the former digest proves nothing.
+        if current && !self.never_checked() {
+            self.accepted.insert(node);
+            if self.check.checker != Some(node) {
+                self.asked.remove(node);
+            }
+        }
+    }
+
+    /// Whether the tag was never asked for since it was wanted, so that no digest can be called the right one.
+    #[must_use]
+    pub fn never_checked(&self) -> bool {
+        !self.pinned && self.check.last.is_none()
+    }
+
+    /// Whether anybody still wants it or pulls it.
+    #[must_use]
+    pub fn is_in_use(&self) -> bool {
+        !self.objects.is_empty() || !self.granted.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,184 @@
+//! The one task that owns the state machine: feeds it, and carries out what it answers.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use drop_proto::CoordinatorMessage;
+use jiff::Timestamp;
+use kube::Client;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tonic::Status;
+use tracing::{info, warn};
+
+use crate::cached_image::apply::write_status;
+use crate::cached_image::events::Event;
+use crate::core::{Close, Config, Core, Input, Now, Output, WriteFailure};
+use crate::index::SessionId;
+use crate::metrics;
+use crate::report::Report;
+use crate::session::server::{Outbox, SessionEvent};
+
+/// How often metrics learn what the state machine knows.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// Writes under way when the process stops get this long.
+const LAST_WRITES: Duration = Duration::from_secs(5);
+
+/// What the task is connected to.
+pub struct Ports {
+    /// For status writes.
+    pub client: Client,
+    /// From the watches.
+    pub inputs: mpsc::Receiver<Input>,
+    /// From the gRPC server.
+    pub sessions: mpsc::Receiver<SessionEvent>,
+    /// To the task that publishes Events.
+    pub events: mpsc::Sender<Event>,
+    /// To the metrics page.
+    pub report: watch::Sender<Report>,
+    /// Turns true when the process is to stop.
+    pub stop: watch::Receiver<bool>,
+}
+
+/// Runs until told to stop. Every session is told why it ends.
+pub async fn run(config: Config, mut ports: Ports) {
+    let clock = Clock::start();
+    let mut core = Core::new(config);
+    let mut io = Io {
+        outboxes: HashMap::new(),
+        writes: JoinSet::new(),
+        client: ports.client,
+        events: ports.events,
+    };
+    let mut report = tokio::time::interval(REPORT_INTERVAL);
+    report.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let wake = core.wake_at().map_or(Duration::from_secs(3600), |at| {
+            at.saturating_sub(clock.now().mono)
+        });
+        // Each branch is cancel-safe: receiving, joining, ticking and sleeping lose nothing when another branch wins.
+        let input = tokio::select! {
+            Some(input) = ports.inputs.recv() => input,
+            Some(event) = ports.sessions.recv() => io.welcome(event),
+            Some(written) = io.writes.join_next() => match written {
+                Ok((name, result)) => Input::Written(name, result),
+                Err(_) => Input::Tick,
+            },
+            _ = report.tick() => {
+                ports.report.send_replace(core.report());
+                continue;
+            }
+            () = tokio::time::sleep(wake) => Input::Tick,
+            _ = ports.stop.wait_for(|stop| *stop) => break,
+        };
+        for output in core.step(clock.now(), input) {
+            io.carry_out(output);
+        }
+    }
+    core.step(clock.now(), Input::Stop);
+    info!(
+        sessions = io.outboxes.len(),
+        writes = io.writes.len(),
+        "stops granting"
+    );
+    for (_, outbox) in io.outboxes.drain() {
+        outbox.refuse(Status::unavailable("the coordinator stops"));
+    }
+    let last_writes = async { while io.writes.join_next().await.is_some() {} };
+    if tokio::time::timeout(LAST_WRITES, last_writes)
+        .await
+        .is_err()
+    {
+        warn!("status writes under way were given up");
+    }
+}
+
+/// The only place that reads the clocks.
+struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    fn start() -> Self {
+        Self {
+            start: Instant::now(),
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now {
+            mono: self.start.elapsed(),
+            wall: Timestamp::now(),
+        }
+    }
+}
+
+struct Io {
+    outboxes: HashMap<SessionId, Outbox>,
+    writes: JoinSet<(String, Result<u64, WriteFailure>)>,
+    client: Client,
+    events: mpsc::Sender<Event>,
+}
+
+impl Io {
+    fn welcome(&mut self, event: SessionEvent) -> Input {
+        match event {
+            SessionEvent::Opened(session, hello, outbox) => {
+                self.outboxes.insert(session, outbox);
+                Input::Connected(session, hello)
+            }
+            SessionEvent::Said(session, message) => Input::Said(session, message),
+            SessionEvent::Closed(session) => {
+                self.outboxes.remove(&session);
+                Input::Disconnected(session)
+            }
+        }
+    }
+
+    fn carry_out(&mut self, output: Output) {
+        match output {
+            Output::Send(session, message) => self.send(session, message),
+            Output::Close(session, close) => {
+                if let Some(outbox) = self.outboxes.remove(&session) {
+                    outbox.refuse(refusal(close));
+                }
+            }
+            Output::Write { name, uid, status } => {
+                let client = self.client.clone();
+                self.writes.spawn(async move {
+                    let result = write_status(client, &name, &uid, &status).await;
+                    metrics::status_written(result.is_ok());
+                    (name, result)
+                });
+            }
+            Output::Publish(event) => {
+                if self.events.try_send(event).is_err() {
+                    warn!("too many events, one was left out");
+                }
+            }
+            Output::Count(count) => metrics::count(count),
+        }
+    }
+
+    fn send(&mut self, session: SessionId, message: CoordinatorMessage) {
+        let Some(outbox) = self.outboxes.get(&session) else {
+            return;
+        };
+        if !outbox.send(message) {
+            warn!(
+                session = session.0,
+                "agent does not read its messages, session ended"
+            );
+            // Dropping the outbox ends the stream; the server then tells of the end like of any other.
+            self.outboxes.remove(&session);
+        }
+    }
+}
+
+fn refusal(close: Close) -> Status {
+    match close {
+        Close::Replaced => Status::aborted("the same agent has opened a newer session"),
+        Close::NodeTaken(why) => Status::already_exists(why),
+        Close::Invalid(why) => Status::invalid_argument(why),
+    }
+}

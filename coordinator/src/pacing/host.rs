@@ -1,0 +1,198 @@
+//! Whether a registry host can be asked now.
+//!
+//! A host that says 429 pauses for everybody at once. For other troubles (5xx, refused, DNS, TLS, time-outs) one report is
+//! not enough, since it may be the node that is broken: then a single trial goes on, on another node if there is one, and
+//! its result decides. After a pause, too, one trial goes first.
+
+use std::time::Duration;
+
+use crate::node_set::NodeId;
+use crate::pacing::backoff::Backoff;
+
+/// A success this recent outweighs one node's failure: the host is up, the node is not.
+const FRESH: Duration = Duration::from_secs(60);
+
+/// What is known of one registry host.
+#[derive(Clone, Debug, Default)]
+pub struct Host {
+    state: State,
+    /// Grants out for images of this host.
+    running: u32,
+    /// Failures in a row that count against the host.
+    strikes: u32,
+    last_success: Option<Duration>,
+    /// Said with the last failure, for people.
+    pub message: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Healthy,
+    /// One trial at a time, and not on the node that complained.
+    Suspect(Option<NodeId>),
+    Paused(Duration),
+}
+
+/// The answer of [`Host::admits`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Any node may pull.
+    Open,
+    /// One pull may start, on another node than this one if another waits.
+    Trial(Option<NodeId>),
+    /// Nothing may start: a trial runs, or the budget is used up.
+    Busy,
+    /// Nothing may start before this time.
+    Until(Duration),
+}
+
+impl Host {
+    /// Whether a pull may start. `budget` is the most pulls that run from one host, in the whole cluster.
+    #[must_use]
+    pub fn admits(&self, now: Duration, budget: u32) -> Admission {
+        match self.state {
+            State::Paused(until) if now < until => Admission::Until(until),
+            _ if self.running >= budget => Admission::Busy,
+            State::Healthy => Admission::Open,
+            State::Suspect(_) | State::Paused(_) if self.running > 0 => Admission::Busy,
+            State::Suspect(node) => Admission::Trial(node),
+            State::Paused(_) => Admission::Trial(None),
+        }
+    }
+
+    /// Until when nothing starts, if the host is paused.
+    #[must_use]
+    pub fn paused_until(&self, now: Duration) -> Option<Duration> {
+        match self.state {
+            State::Paused(until) if now < until => Some(until),
+            _ => None,
+        }
+    }
+
+    /// A grant for an image of this host went out.
+    pub fn started(&mut self) {
+        self.running += 1;
+    }
+
+    /// A grant for an image of this host is over, whatever its result.
+    pub fn ended(&mut self) {
+        self.running = self.running.saturating_sub(1);
+    }
+
+    /// A pull succeeded, or failed in a way that shows that the host answers.
+    pub fn answered(&mut self, now: Duration) {
+        self.state = State::Healthy;
+        self.strikes = 0;
+        self.last_success = Some(now);
+    }
+
+    /// The host said 429: everybody waits.
+    pub fn throttled(&mut self, now: Duration, backoff: Backoff, message: &str) {
+        self.pause(now, backoff, message);
+    }
+
+    /// A pull failed for a reason that lies with the host or with the node's way to it.
+    pub fn failed(&mut self, now: Duration, node: NodeId, backoff: Backoff, message: &str) {
+        if self
+            .last_success
+            .is_some_and(|at| now.saturating_sub(at) < FRESH)
+        {
+            return;
+        }
+        match self.state {
+            State::Healthy => {
+                self.state = State::Suspect(Some(node));
+                message.clone_into(&mut self.message);
+            }
+            State::Suspect(_) | State::Paused(_) => self.pause(now, backoff, message),
+        }
+    }
+
+    fn pause(&mut self, now: Duration, backoff: Backoff, message: &str) {
+        // Pulls that were under way when the pause began report the same trouble: that is no further strike.
+        if self.paused_until(now).is_none() {
+            self.strikes += 1;
+            self.state = State::Paused(now + backoff.delay(self.strikes));
+        }
+        message.clone_into(&mut self.message);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BUDGET: u32 = 10;
+
+    fn secs(s: u64) -> Duration {
+        Duration::from_secs(s)
+    }
+
+    fn backoff() -> Backoff {
+        Backoff::default()
+    }
+
+    #[test]
+    fn a_429_pauses_at_once_and_longer_each_time() {
+        let mut host = Host::default();
+        host.started();
+        host.ended();
+        host.throttled(secs(0), backoff(), "throttled");
+        assert_eq!(host.admits(secs(29), BUDGET), Admission::Until(secs(30)));
+        host.throttled(secs(1), backoff(), "throttled");
+        assert_eq!(
+            host.admits(secs(29), BUDGET),
+            Admission::Until(secs(30)),
+            "a late report is no strike"
+        );
+        assert_eq!(host.admits(secs(30), BUDGET), Admission::Trial(None));
+        host.throttled(secs(31), backoff(), "throttled");
+        assert_eq!(host.admits(secs(40), BUDGET), Admission::Until(secs(91)));
+        host.answered(secs(92));
+        assert_eq!(host.admits(secs(92), BUDGET), Admission::Open);
+    }
+
+    #[test]
+    fn one_nodes_complaint_leads_to_a_trial_elsewhere() {
+        let mut host = Host::default();
+        host.failed(secs(100), NodeId(1), backoff(), "refused");
+        assert_eq!(
+            host.admits(secs(100), BUDGET),
+            Admission::Trial(Some(NodeId(1)))
+        );
+        host.started();
+        assert_eq!(
+            host.admits(secs(100), BUDGET),
+            Admission::Busy,
+            "one trial at a time"
+        );
+        host.ended();
+        host.failed(secs(101), NodeId(2), backoff(), "refused");
+        assert_eq!(host.admits(secs(102), BUDGET), Admission::Until(secs(131)));
+    }
+
+    #[test]
+    fn a_node_that_fails_while_others_succeed_does_not_stop_them() {
+        let mut host = Host::default();
+        host.answered(secs(50));
+        host.failed(secs(60), NodeId(1), backoff(), "refused");
+        assert_eq!(host.admits(secs(60), BUDGET), Admission::Open);
+        host.failed(secs(111), NodeId(1), backoff(), "refused");
+        assert_eq!(
+            host.admits(secs(111), BUDGET),
+            Admission::Trial(Some(NodeId(1)))
+        );
+    }
+
+    #[test]
+    fn the_budget_bounds_running_pulls() {
+        let mut host = Host::default();
+        host.started();
+        assert_eq!(host.admits(secs(0), 2), Admission::Open);
+        host.started();
+        assert_eq!(host.admits(secs(0), 2), Admission::Busy);
+        host.ended();
+        assert_eq!(host.admits(secs(0), 2), Admission::Open);
+    }
+}

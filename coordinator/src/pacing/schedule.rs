@@ -1,0 +1,252 @@
+//! Who gets the next grants.
+//!
+//! Images in order of priority and name; for each, the nodes that ask for it, in turn. A pull starts where the image's probe,
+//! its registry host, its policy and the node all have room; an image that must wait does not hold back the next one.
+
+use drop_proto::{CoordinatorMessage, Revoke, coordinator_message};
+
+use crate::core::{Core, Now, Output, Wake};
+use crate::image::ImageId;
+use crate::node_set::{NodeId, NodeSet};
+use crate::pacing::policy::BUILT_IN;
+use crate::pacing::{Grant, host, policy};
+
+impl Core {
+    pub(crate) fn schedule(&mut self, now: Now) {
+        if !self.may_grant(now) {
+            return;
+        }
+        self.choose_checkers();
+        for (_, name) in self.order.clone() {
+            while let Some((image, node)) = self.next_pair(now, &name) {
+                self.grant(now, &name, image, node);
+                if self.free.is_empty() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// A new process grants nothing until each grant that may be out is known: every target node's agent has said what it
+    /// holds, or one TTL has passed.
+    fn may_grant(&mut self, now: Now) -> bool {
+        let Some(started) = self.started.filter(|_| !self.stopping) else {
+            return false;
+        };
+        self.settled = self.settled
+            || now.mono >= started + self.config.grant_ttl
+            || self
+                .objects
+                .values()
+                .all(|object| object.targets.iter().all(|node| self.has_reported(node)));
+        self.settled
+    }
+
+    /// The first node that may pull the object's image now.
+    fn next_pair(&mut self, now: Now, name: &str) -> Option<(ImageId, NodeId)> {
+        let object = self.objects.get(name)?;
+        let id = object.image.clone().ok()?;
+        let image = self.images.get(id)?;
+        if !image.asked.intersects(&self.free) {
+            return None;
+        }
+        if let Some(until) = image.probe.waits_until(now.mono) {
+            self.wake(until, Wake::Schedule);
+            return None;
+        }
+        if !image.probe.admits(now.mono) {
+            return None;
+        }
+        let mut candidates = image.asked.clone();
+        candidates.intersect_with(&self.free);
+        candidates.intersect_with(&object.targets);
+        candidates.subtract(&image.granted);
+        candidates.subtract(&image.blocked);
+        let mut alarm = None;
+        for (platform, until) in &image.foreign_platforms {
+            if *until > now.mono {
+                candidates.subtract(&self.nodes_of(platform));
+                alarm = Some(*until);
+            }
+        }
+        if candidates.is_empty() {
+            if let Some(until) = alarm {
+                self.wake(until, Wake::Schedule);
+            }
+            return None;
+        }
+        match self
+            .hosts
+            .entry(image.host.clone())
+            .or_default()
+            .admits(now.mono, self.config.registry_budget)
+        {
+            host::Admission::Open => {}
+            host::Admission::Trial(complainer) => {
+                if let Some(node) = complainer
+                    && candidates.len() > 1
+                {
+                    candidates.remove(node);
+                }
+            }
+            host::Admission::Busy => return None,
+            host::Admission::Until(until) => {
+                self.wake(until, Wake::Schedule);
+                return None;
+            }
+        }
+        match self.policies.get(&object.policy)?.admits(now.mono) {
+            policy::Admission::Any => {}
+            policy::Admission::Only(nodes, until) => {
+                candidates.intersect_with(&nodes.into_iter().collect::<NodeSet>());
+                if let Some(until) = until {
+                    self.wake(until, Wake::Schedule);
+                }
+            }
+            policy::Admission::Full => return None,
+        }
+        Some((id, candidates.next_after(self.cursor)?))
+    }
+
+    fn nodes_of(&self, platform: &str) -> NodeSet {
+        self.nodes
+            .iter()
+            .filter(|(_, node)| node.runtime.platform == platform)
+            .map(|(id, _)| id)
+            .collect()
+    }
+
+    fn grant(&mut self, now: Now, name: &str, image_id: ImageId, node_id: NodeId) {
+        let token = self.next_token;
+        let (Some(object), Some(image), Some(node)) = (
+            self.objects.get(name),
+            self.images.get_mut(image_id),
+            self.nodes.get_mut(node_id),
+        ) else {
+            return;
+        };
+        let Some(session) = &node.session else { return };
+        let message = drop_proto::Grant {
+            token,
+            reference: image.reference.clone(),
+            ttl_ms: u32::try_from(self.config.grant_ttl.as_millis()).unwrap_or(u32::MAX),
+        };
+        self.outputs.push(Output::Send(
+            session.id,
+            CoordinatorMessage {
+                kind: Some(coordinator_message::Kind::Grant(message)),
+            },
+        ));
+        self.next_token += 1;
+        self.cursor = node_id;
+        node.grants.push(token);
+        image.granted.insert(node_id);
+        image.probe.granted(token);
+        self.hosts.entry(image.host.clone()).or_default().started();
+        let policy = object.policy.clone();
+        if let Some(policy) = self.policies.get_mut(&policy) {
+            policy.started(now.mono, node_id);
+        }
+        let expires = now.mono + self.config.grant_ttl;
+        self.grants.insert(
+            token,
+            Grant {
+                image: image_id,
+                node: node_id,
+                policy,
+                given: now.mono,
+                expires,
+                started: None,
+                revoked: false,
+            },
+        );
+        self.wake(expires, Wake::Expiry(token));
+        self.refresh_free(now, node_id);
+        self.mark_image(now, image_id);
+    }
+
+    /// Key of the policy under which a pull of the image on the node counts.
+    pub(crate) fn policy_of(&self, image: ImageId, node: NodeId) -> String {
+        self.order
+            .iter()
+            .filter_map(|(_, name)| self.objects.get(name))
+            .find(|object| {
+                object.image.as_ref().ok() == Some(&image) && object.targets.contains(node)
+            })
+            .map_or_else(|| BUILT_IN.to_owned(), |object| object.policy.clone())
+    }
+
+    /// Where a tag is to be checked and no node needs the image anyway, one that holds it is asked to.
+    fn choose_checkers(&mut self) {
+        let due: Vec<ImageId> = self
+            .images
+            .iter()
+            .filter(|(_, image)| {
+                image.check.due.is_some()
+                    && image.check.checker.is_none()
+                    && image.granted.is_empty()
+            })
+            .map(|(id, _)| id)
+            .collect();
+        if due.is_empty() {
+            return;
+        }
+        let able: NodeSet = self
+            .nodes
+            .iter()
+            .filter(|(_, node)| {
+                node.runtime.available && node.session.as_ref().is_some_and(|s| s.inventoried)
+            })
+            .map(|(id, _)| id)
+            .collect();
+        for id in due {
+            self.choose_checker(id, &able);
+        }
+    }
+
+    fn choose_checker(&mut self, id: ImageId, able: &NodeSet) {
+        let Some(image) = self.images.get(id) else {
+            return;
+        };
+        let mut askers = image.asked.clone();
+        let mut holders = image.present.clone();
+        holders.intersect_with(&image.targeted);
+        for set in [&mut askers, &mut holders] {
+            set.intersect_with(able);
+            set.subtract(&image.blocked);
+        }
+        if !askers.is_empty() {
+            return;
+        }
+        let cursor = self.cursor;
+        let Some(node) = holders
+            .next_after(cursor)
+            .filter(|node| self.wants_always(id, *node))
+        else {
+            return;
+        };
+        if let Some(image) = self.images.get_mut(id) {
+            image.check.number += 1;
+            image.check.checker = Some(node);
+        }
+        self.stale.insert(node);
+    }
+
+    /// Nothing wants the image on that node any more: a pull that runs there is to stop.
+    pub(crate) fn revoke(&mut self, image: ImageId, node: NodeId) {
+        let Some((token, grant)) = self
+            .grants
+            .iter_mut()
+            .find(|(_, g)| g.image == image && g.node == node && !g.revoked)
+        else {
+            return;
+        };
+        grant.revoked = true;
+        let token = *token;
+        if let Some(session) = self.nodes.get(node).and_then(|n| n.session.as_ref()) {
+            let kind = Some(coordinator_message::Kind::Revoke(Revoke { token }));
+            self.revokes
+                .push(Output::Send(session.id, CoordinatorMessage { kind }));
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! Agents: who is connected, what they said, and what they should know.
+//!
+//! This file and `desired` decide and belong to the state machine; `server` speaks gRPC and decides nothing.
+
+pub mod desired;
+pub mod server;
+
+use drop_api::ImagePullPolicy;
+use drop_proto::{Ask, Hello, Inventory, RuntimeState, agent_message};
+
+use crate::core::{Close, Core, Count, Now, Output, Wake};
+use crate::index::{Runtime, Session, SessionId};
+use crate::node_set::NodeId;
+use crate::pacing::{Grant, PROOF_BY_RUNNING};
+
+impl Core {
+    pub(crate) fn connected(&mut self, now: Now, session: SessionId, hello: Hello) {
+        if hello.node.is_empty() || hello.instance.is_empty() {
+            let why = "Hello names no node or no instance".to_owned();
+            self.outputs
+                .push(Output::Close(session, Close::Invalid(why)));
+            return;
+        }
+        let id = self.nodes.intern(&hello.node);
+        let Some(node) = self.nodes.get_mut(id) else {
+            return;
+        };
+        let same_instance = node.session.as_ref().map(|s| s.instance == hello.instance);
+        match (same_instance, &node.session) {
+            (Some(false), Some(holder)) => {
+                let why = format!(
+                    "node {} has a session of another agent (instance {}); stop that agent, or wait until its connection is found dead",
+                    hello.node, holder.instance
+                );
+                self.outputs
+                    .push(Output::Close(session, Close::NodeTaken(why)));
+                return;
+            }
+            (Some(true), Some(holder)) => {
+                let holder = holder.id;
+                self.sessions.remove(&holder);
+                self.outputs.push(Output::Close(holder, Close::Replaced));
+                self.outputs.push(Output::Count(Count::Reconnected));
+            }
+            _ => {}
+        }
+        let former_instance = std::mem::take(&mut node.last_instance);
+        node.last_instance.clone_from(&hello.instance);
+        node.session = Some(Session {
+            id: session,
+            instance: hello.instance.clone(),
+            revision: 0,
+            sent: std::collections::BTreeMap::new(),
+            inventoried: false,
+            unclaimed: Vec::new(),
+        });
+        node.lost_at = None;
+        node.max_parallel = hello.max_parallel_pulls.clamp(1, 64);
+        let orphaned = if former_instance == hello.instance {
+            Vec::new()
+        } else {
+            node.grants.clone()
+        };
+        self.sessions.insert(session, id);
+        for (_, image) in self.images.iter_mut() {
+            image.asked.remove(id);
+        }
+        // Another process: what the former one was granted died with it, unless this one says that it took it along.
+        for token in orphaned {
+            if !hello.held.iter().any(|held| held.token == token) {
+                self.end_grant(now, token);
+            }
+        }
+        let unclaimed: Vec<u64> = self
+            .nodes
+            .get(id)
+            .map(|node| node.grants.clone())
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|token| !hello.held.iter().any(|held| held.token == *token))
+            .collect();
+        if let Some(session) = self.nodes.get_mut(id).and_then(|n| n.session.as_mut()) {
+            session.unclaimed = unclaimed;
+        }
+        for held in &hello.held {
+            self.adopt_grant(now, id, held);
+        }
+        self.runtime_changed(now, id, hello.runtime.unwrap_or_default());
+        self.stale.insert(id);
+        self.mark_node(now, id);
+        self.refresh_free(now, id);
+    }
+
+    /// A pull that began in a former session, or under a former leader, counts from now on.
+    fn adopt_grant(&mut self, now: Now, node: NodeId, held: &drop_proto::HeldGrant) {
+        let expires = now.mono + self.config.grant_ttl;
+        if let Some(grant) = self.grants.get_mut(&held.token) {
+            if grant.node == node {
+                grant.expires = expires;
+                self.wake(expires, Wake::Expiry(held.token));
+            }
+            return;
+        }
+        let Some(image) = self.images.id(&held.reference) else {
+            return;
+        };
+        let policy = self.policy_of(image, node);
+        let began = now
+            .mono
+            .saturating_sub(std::time::Duration::from_millis(held.running_ms));
+        let grant = Grant {
+            image,
+            node,
+            policy: policy.clone(),
+            given: began,
+            expires,
+            started: Some(began),
+            revoked: false,
+        };
+        self.grants.insert(held.token, grant);
+        self.next_token = self.next_token.max(held.token + 1);
+        if let Some(policy) = self.policies.get_mut(&policy) {
+            policy.adopted(node);
+        }
+        if let Some(image) = self.images.get_mut(image) {
+            image.granted.insert(node);
+            image.probe.granted(held.token);
+            self.hosts.entry(image.host.clone()).or_default().started();
+        }
+        if let Some(node) = self.nodes.get_mut(node) {
+            node.grants.push(held.token);
+        }
+        self.wake(expires, Wake::Expiry(held.token));
+        self.wake(
+            (began + PROOF_BY_RUNNING).max(now.mono),
+            Wake::Proof(held.token),
+        );
+    }
+
+    pub(crate) fn said(&mut self, now: Now, session: SessionId, message: agent_message::Kind) {
+        let Some(id) = self.sessions.get(&session).copied() else {
+            return;
+        };
+        match message {
+            agent_message::Kind::Hello(_) => {
+                let why = "a second Hello in one session".to_owned();
+                self.outputs
+                    .push(Output::Close(session, Close::Invalid(why)));
+            }
+            agent_message::Kind::Inventory(inventory) => self.inventory(now, id, inventory),
+            agent_message::Kind::Ask(ask) => self.asked(id, ask),
+            agent_message::Kind::Started(started) => self.pull_started(now, id, started.token),
+            agent_message::Kind::Renew(renew) => self.renewed(now, id, &renew.tokens),
+            agent_message::Kind::Done(done) => self.pull_done(now, id, &done),
+            agent_message::Kind::Failed(failed) => self.pull_failed(now, id, &failed),
+            agent_message::Kind::Release(release) => self.released(now, id, release.token),
+            agent_message::Kind::Runtime(runtime) => self.runtime_changed(now, id, runtime),
+        }
+    }
+
+    fn inventory(&mut self, now: Now, id: NodeId, inventory: Inventory) {
+        let Some(node) = self.nodes.get_mut(id) else {
+            return;
+        };
+        let name = node.name.clone();
+        let Some(session) = &mut node.session else {
+            return;
+        };
+        let first = inventory.complete && !session.inventoried;
+        let unclaimed = if inventory.complete {
+            std::mem::take(&mut session.unclaimed)
+        } else {
+            Vec::new()
+        };
+        if inventory.complete {
+            session.inventoried = true;
+            for (_, image) in self.images.iter_mut() {
+                if image.targeted.contains(id)
+                    && !inventory
+                        .images
+                        .iter()
+                        .any(|i| i.reference == image.reference)
+                {
+                    image.lacks(id);
+                }
+            }
+        }
+        for item in inventory.images {
+            let Some(image_id) = self.images.id(&item.reference) else {
+                continue;
+            };
+            let always = self.wants_always(image_id, id);
+            let remembered = self.remembers(image_id, &name);
+            let Some(image) = self.images.get_mut(image_id) else {
+                continue;
+            };
+            if !image.targeted.contains(id) {
+                continue;
+            }
+            if item.present {
+                image.holds(id, &item.digests);
+                if remembered {
+                    image.accepted.insert(id);
+                }
+                if !always {
+                    image.adopt_held(id);
+                }
+                if !always || image.current.contains(id) && image.check.checker != Some(id) {
+                    image.asked.remove(id);
+                    image.failures.remove(&id);
+                    image.blocked.remove(id);
+                }
+                if image.expected.is_some() && !image.current.contains(id) {
+                    self.stale.insert(id);
+                }
+            } else {
+                image.lacks(id);
+                if item.lost {
+                    self.outputs.push(Output::Count(Count::ImageLost));
+                }
+            }
+            self.mark_image(now, image_id);
+        }
+        if first {
+            // The agent has told by now how its pulls of the former session ended. These left no trace: they never began.
+            for token in unclaimed {
+                self.end_grant(now, token);
+            }
+            self.mark_node(now, id);
+        }
+        self.refresh_free(now, id);
+        self.unsettled = true;
+    }
+
+    fn remembers(&self, image: crate::image::ImageId, node: &str) -> bool {
+        self.images.get(image).is_some_and(|image| {
+            image.objects.iter().any(|name| {
+                self.objects
+                    .get(name)
+                    .is_some_and(|o| o.remembered.contains(node))
+            })
+        })
+    }
+
+    /// Whether a CachedImage wants the newest digest of the image on the node, not just any.
+    pub(crate) fn wants_always(&self, image: crate::image::ImageId, node: NodeId) -> bool {
+        self.images.get(image).is_some_and(|image| {
+            image
+                .objects
+                .iter()
+                .filter_map(|name| self.objects.get(name))
+                .any(|object| {
+                    object.targets.contains(node)
+                        && object.facts.spec.image_pull_policy == ImagePullPolicy::Always
+                })
+        })
+    }
+
+    fn asked(&mut self, id: NodeId, ask: Ask) {
+        for (references, asks) in [(ask.references, true), (ask.withdrawn, false)] {
+            for reference in references {
+                let Some(image) = self
+                    .images
+                    .id(&reference)
+                    .and_then(|i| self.images.get_mut(i))
+                else {
+                    continue;
+                };
+                if image.targeted.contains(id) {
+                    image.asked.set(id, asks);
+                }
+            }
+        }
+        self.unsettled = true;
+    }
+
+    fn runtime_changed(&mut self, now: Now, id: NodeId, state: RuntimeState) {
+        let Some(node) = self.nodes.get_mut(id) else {
+            return;
+        };
+        let lost_at = if state.available {
+            None
+        } else {
+            node.runtime.lost_at.or(Some(now.mono))
+        };
+        node.runtime = Runtime {
+            available: state.available,
+            message: state.message,
+            lost_at,
+            platform: state.platform,
+        };
+        if lost_at.is_some() {
+            self.wake(now.mono + self.config.agent_grace, Wake::Grace(id));
+        }
+        self.mark_node(now, id);
+        self.refresh_free(now, id);
+    }
+
+    pub(crate) fn disconnected(&mut self, now: Now, session: SessionId) {
+        let Some(id) = self.sessions.remove(&session) else {
+            return;
+        };
+        if let Some(node) = self.nodes.get_mut(id) {
+            node.session = None;
+            node.lost_at = Some(now.mono);
+        }
+        for (_, image) in self.images.iter_mut() {
+            image.asked.remove(id);
+            if image.check.checker == Some(id) {
+                image.check.checker = None;
+            }
+        }
+        self.wake(now.mono + self.config.agent_grace, Wake::Grace(id));
+        self.refresh_free(now, id);
+        self.forget_node_if_gone(now, id);
+        self.unsettled = true;
+    }
+
+    /// Whether what the node reported last may still be said of it: its agent and runtime are there, or went a moment ago.
+    pub(crate) fn is_confirmed(&self, now: Now, id: NodeId) -> bool {
+        let within = |lost: Option<std::time::Duration>| {
+            lost.is_none_or(|at| now.mono.saturating_sub(at) < self.config.agent_grace)
+        };
+        self.nodes
+            .get(id)
+            .is_some_and(|node| within(node.lost_at) && within(node.runtime.lost_at))
+    }
+
+    /// Whether every object of the image that this node is a target of has been told by the node what it holds.
+    pub(crate) fn has_reported(&self, id: NodeId) -> bool {
+        self.nodes
+            .get(id)
+            .is_some_and(|node| node.session.as_ref().is_some_and(|s| s.inventoried))
+    }
+
+    /// Works out again whether the node can take a grant.
+    pub(crate) fn refresh_free(&mut self, now: Now, id: NodeId) {
+        let free = self.nodes.get(id).is_some_and(|node| {
+            node.session.as_ref().is_some_and(|s| s.inventoried)
+                && node.runtime.available
+                && (node.grants.len() as u32) < node.max_parallel
+                && node
+                    .pause
+                    .as_ref()
+                    .is_none_or(|pause| pause.until <= now.mono)
+        });
+        if self.free.set(id, free) && free {
+            self.unsettled = true;
+        }
+    }
+}

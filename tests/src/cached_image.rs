@@ -1,0 +1,63 @@
+//! CachedImages and PullPolicies as tests write and read them.
+
+use anyhow::{Result, ensure};
+use drop_api::{CachedImage, CachedImageStatus, Phase};
+
+/// A CachedImage. `spec` is further YAML in flow style: `"priority: 1, policyRef: {name: p}"`, or nothing.
+#[must_use]
+pub fn yaml(name: &str, image: &str, tag: &str, spec: &str) -> String {
+    let more = if spec.is_empty() {
+        String::new()
+    } else {
+        format!(", {spec}")
+    };
+    format!(
+        "---\napiVersion: drop.corewire.io/v1alpha1\nkind: CachedImage\nmetadata: {{name: {name}}}\nspec: {{image: \"{image}\", tag: \"{tag}\"{more}}}\n"
+    )
+}
+
+/// A PullPolicy that holds nothing back, unless `spec` (as in [`yaml`]) says otherwise.
+#[must_use]
+pub fn policy(name: &str, spec: &str) -> String {
+    let spec = if spec.is_empty() {
+        "maxConcurrentNodes: 100, minDelayBetweenPulls: 0s"
+    } else {
+        spec
+    };
+    format!(
+        "---\napiVersion: drop.corewire.io/v1alpha1\nkind: PullPolicy\nmetadata: {{name: {name}}}\nspec: {{{spec}}}\n"
+    )
+}
+
+/// The status; an empty one where there is none.
+#[must_use]
+pub fn status(image: &CachedImage) -> CachedImageStatus {
+    image.status.clone().unwrap_or_default()
+}
+
+/// Whether the image is Ready for the spec that it has now.
+pub fn is_ready(image: &CachedImage) -> Result<()> {
+    let status = status(image);
+    ensure!(
+        Some(status.observed_generation) == image.metadata.generation,
+        "the status is of an older spec"
+    );
+    ensure!(
+        status.phase == Some(Phase::Ready),
+        "phase {:?}, {:?}",
+        status.phase,
+        condition(image, "Ready")
+    );
+    Ok(())
+}
+
+/// A condition's status, reason and message; empty where it is missing.
+#[must_use]
+pub fn condition(image: &CachedImage, kind: &str) -> (String, String, String) {
+    status(image)
+        .conditions
+        .into_iter()
+        .find(|condition| condition.type_ == kind)
+        .map(|condition| (condition.status, condition.reason, condition.message))
+        .unwrap_or_default()
+}

@@ -1,0 +1,232 @@
+//! Everything at once: control plane, registry behind a proxy, nodes with agents, coordinator.
+
+use std::fmt::Debug;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use futures::future::try_join_all;
+use kube::{Client, Resource};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::control_plane::{ControlPlane, Controllers};
+use crate::coordinator::Coordinator;
+use crate::dirs::Scratch;
+use crate::images::Recipe;
+use crate::node::{Node, NodeSpec};
+use crate::objects;
+use crate::prometheus::Prometheus;
+use crate::proxy::Proxy;
+use crate::registry::Registry;
+
+/// A cluster to make.
+#[derive(Clone, Debug, Default)]
+pub struct Builder {
+    nodes: Vec<NodeSpec>,
+    controllers: Controllers,
+    coordinator_args: Vec<String>,
+    agent_args: Vec<String>,
+}
+
+impl Builder {
+    /// Adds `count` plain nodes: `node-1`, `node-2`, ...
+    #[must_use]
+    pub fn nodes(mut self, count: usize) -> Self {
+        let first = self.nodes.len() + 1;
+        self.nodes
+            .extend((first..first + count).map(|number| NodeSpec::new(&format!("node-{number}"))));
+        self
+    }
+
+    /// Adds one node.
+    #[must_use]
+    pub fn node(mut self, spec: NodeSpec) -> Self {
+        self.nodes.push(spec);
+        self
+    }
+
+    /// Runs kube-controller-manager: owner references act.
+    #[must_use]
+    pub fn controllers(mut self) -> Self {
+        self.controllers = Controllers::Run;
+        self
+    }
+
+    /// Adds arguments of the coordinator; later ones win.
+    #[must_use]
+    pub fn coordinator_args(mut self, args: &[&str]) -> Self {
+        self.coordinator_args
+            .extend(args.iter().map(|arg| (*arg).to_owned()));
+        self
+    }
+
+    /// Adds arguments of each agent; later ones win.
+    #[must_use]
+    pub fn agent_args(mut self, args: &[&str]) -> Self {
+        self.agent_args
+            .extend(args.iter().map(|arg| (*arg).to_owned()));
+        self
+    }
+
+    /// Starts all of it and waits until each part serves.
+    pub async fn start(self) -> Result<Cluster> {
+        let scratch = Scratch::new()?;
+        let control_plane = async {
+            let control_plane =
+                ControlPlane::start(&scratch.path().join("control-plane"), self.controllers)
+                    .await?;
+            control_plane.apply_crds().await?;
+            let folder = scratch.path().join("coordinator");
+            let coordinator =
+                Coordinator::start(&folder, &control_plane, &self.coordinator_args).await?;
+            anyhow::Ok((control_plane, coordinator))
+        };
+        let folder = scratch.path().join("registry");
+        let (registry, (control_plane, coordinator)) =
+            tokio::try_join!(Registry::start(&folder), control_plane)?;
+        let proxy = Proxy::start(registry.address()).await?;
+        let mut cluster = Cluster {
+            nodes: Vec::new(),
+            agent_args: self.agent_args,
+            coordinator,
+            proxy,
+            registry,
+            control_plane,
+            scratch,
+        };
+        cluster.nodes =
+            try_join_all(self.nodes.into_iter().map(|spec| cluster.start_node(spec))).await?;
+        Ok(cluster)
+    }
+}
+
+/// A running cluster. Its parts are open: stop, break and read them at will. Dropped: all of it is gone.
+pub struct Cluster {
+    // Dropped in this order: agents before their coordinator, all before the API server.
+    /// The nodes, in the order they were added.
+    pub nodes: Vec<Node>,
+    /// The coordinator.
+    pub coordinator: Coordinator,
+    /// The registry host of the cluster's images.
+    pub proxy: Proxy,
+    /// The registry behind it.
+    pub registry: Registry,
+    /// etcd and API server.
+    pub control_plane: ControlPlane,
+    agent_args: Vec<String>,
+    scratch: Scratch,
+}
+
+impl Cluster {
+    /// A cluster to make; without a node until one is added.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// An administrator's client.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        self.control_plane.client()
+    }
+
+    /// The private directory, for further parts.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    /// The node called `name`.
+    pub fn node(&mut self, name: &str) -> Result<&mut Node> {
+        let found = self.nodes.iter_mut().find(|node| node.name() == name);
+        found.with_context(|| format!("there is no node {name}"))
+    }
+
+    /// A node joins.
+    pub async fn add_node(&mut self, spec: NodeSpec) -> Result<()> {
+        let node = self.start_node(spec).await?;
+        self.nodes.push(node);
+        Ok(())
+    }
+
+    /// `127.0.0.1:port/<repository>`: `spec.image` of an image in the cluster's registry.
+    #[must_use]
+    pub fn image(&self, repository: &str) -> String {
+        format!("{}/{repository}", self.proxy.host())
+    }
+
+    /// Makes an image and pushes it behind the proxy's back. Returns the digest that a HEAD of the tag gives.
+    pub async fn push(&self, repository: &str, tag: &str, recipe: &Recipe) -> Result<String> {
+        recipe.push(&self.registry, repository, tag).await
+    }
+
+    /// Applies YAML documents as an administrator.
+    pub async fn apply(&self, yaml: &str) -> Result<()> {
+        self.control_plane.apply(yaml).await
+    }
+
+    /// The object called `name`.
+    pub async fn get<K>(&self, name: &str) -> Result<K>
+    where
+        K: Resource<DynamicType = (), Scope = kube::core::ClusterResourceScope>
+            + Clone
+            + DeserializeOwned
+            + Debug,
+    {
+        objects::get(&self.client(), name).await
+    }
+
+    /// Waits until `condition` holds for the object; its `Err` says what is missing. A failure shows the last status and the
+    /// coordinator's last words.
+    pub async fn until<K>(
+        &self,
+        name: &str,
+        within: Duration,
+        condition: impl FnMut(&K) -> Result<()>,
+    ) -> Result<K>
+    where
+        K: Resource<DynamicType = (), Scope = kube::core::ClusterResourceScope>
+            + Clone
+            + DeserializeOwned
+            + Serialize
+            + Debug,
+    {
+        let outcome = objects::until(&self.client(), name, within, condition).await;
+        outcome.map_err(|cause| {
+            cause.context(format!(
+                "the coordinator's log ends:\n{}",
+                last_lines(&self.coordinator.log())
+            ))
+        })
+    }
+
+    /// A Prometheus that scrapes the coordinator (job `coordinator`) and each agent (job = node).
+    pub async fn prometheus(&mut self) -> Result<Prometheus> {
+        let mut targets = vec![(
+            "coordinator".to_owned(),
+            self.coordinator.metrics_address().to_owned(),
+        )];
+        for node in &mut self.nodes {
+            let name = node.name().to_owned();
+            targets.push((name, node.agent()?.metrics_address().to_owned()));
+        }
+        let targets: Vec<(&str, &str)> = targets
+            .iter()
+            .map(|(job, address)| (job.as_str(), address.as_str()))
+            .collect();
+        Prometheus::start(&self.scratch.path().join("prometheus"), &targets).await
+    }
+
+    async fn start_node(&self, spec: NodeSpec) -> Result<Node> {
+        // The node's own arguments come last and win.
+        let spec = spec.with_defaults(&self.agent_args);
+        let folder = self.scratch.path().join(spec.name());
+        Node::start(&folder, &self.client(), &self.coordinator.url(), spec).await
+    }
+}
+
+fn last_lines(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(10)..].join("\n")
+}

@@ -1,0 +1,151 @@
+//! A real registry (distribution 2.8) on a free port: the storage behind the proxies.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use hyper::Method;
+
+use crate::images::{Blob, MANIFEST_TYPES};
+use crate::process::{Process, Program};
+use crate::{http, parts, ports};
+
+/// The registry's process and address.
+#[derive(Debug)]
+pub struct Registry {
+    process: Process,
+    address: String,
+}
+
+impl Registry {
+    /// Starts one with its storage in `folder`.
+    pub async fn start(folder: &Path) -> Result<Self> {
+        std::fs::create_dir_all(folder).context("create the registry's folder")?;
+        let address = ports::address()?;
+        let config = folder.join("registry.yaml");
+        let text = format!(
+            "version: 0.1
+log: {{level: warn, accesslog: {{disabled: true}}}}
+storage: {{filesystem: {{rootdirectory: '{}'}}, delete: {{enabled: true}}}}
+http: {{addr: '{address}'}}
+",
+            folder.join("storage").display()
+        );
+        std::fs::write(&config, text).context("write the registry's configuration")?;
+        let program = Program::new("registry", parts::installed("docker-registry")?, folder)
+            .arg("serve")
+            .arg(config);
+        let mut process = Process::start(program)?;
+        let ping = format!("http://{address}/v2/");
+        process
+            .wait_ready(Duration::from_secs(20), async || {
+                http::get(&ping).await?.success().map(drop)
+            })
+            .await?;
+        Ok(Self { process, address })
+    }
+
+    /// `127.0.0.1:port` of the registry itself, behind all proxies: what is pushed and asked here is in no proxy's log.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Its process, to stop and restart it.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Uploads a blob unless it is there.
+    pub async fn push_blob(&self, repository: &str, blob: &Blob) -> Result<()> {
+        let base = format!("http://{}/v2/{repository}/blobs", self.address);
+        let there = http::send(
+            Method::HEAD,
+            &format!("{base}/{}", blob.digest),
+            &[],
+            Bytes::new(),
+        )
+        .await?;
+        if there.status.is_success() {
+            return Ok(());
+        }
+        let upload = http::send(Method::POST, &format!("{base}/uploads/"), &[], Bytes::new())
+            .await?
+            .success()?;
+        let location = upload.header("location").to_owned();
+        let separator = if location.contains('?') { '&' } else { '?' };
+        let url = format!("{location}{separator}digest={}", blob.digest);
+        let typed = [("content-type", "application/octet-stream")];
+        http::send(Method::PUT, &url, &typed, blob.bytes.clone())
+            .await?
+            .success()
+            .context("upload a blob")?;
+        Ok(())
+    }
+
+    /// Stores a manifest or an index under a tag or its own digest.
+    pub async fn push_manifest(
+        &self,
+        repository: &str,
+        reference: &str,
+        media_type: &str,
+        manifest: &Blob,
+    ) -> Result<()> {
+        let url = self.manifest_url(repository, reference);
+        let typed = [("content-type", media_type)];
+        http::send(Method::PUT, &url, &typed, manifest.bytes.clone())
+            .await?
+            .success()
+            .context("store a manifest")?;
+        Ok(())
+    }
+
+    /// Lets a tag name what `from` (a tag or digest) names: how a tag moves.
+    pub async fn tag(&self, repository: &str, from: &str, tag: &str) -> Result<()> {
+        let found = http::send(
+            Method::GET,
+            &self.manifest_url(repository, from),
+            &[accept()],
+            Bytes::new(),
+        )
+        .await?;
+        let found = found
+            .success()
+            .with_context(|| format!("read {repository}:{from}"))?;
+        let media_type = found.header("content-type").to_owned();
+        self.push_manifest(repository, tag, &media_type, &Blob::new(found.body))
+            .await
+    }
+
+    /// The digest that a registry's HEAD gives for a tag.
+    pub async fn digest(&self, repository: &str, tag: &str) -> Result<String> {
+        let url = self.manifest_url(repository, tag);
+        let found = http::send(Method::HEAD, &url, &[accept()], Bytes::new())
+            .await?
+            .success()?;
+        let digest = found.header("docker-content-digest");
+        ensure!(!digest.is_empty(), "{url}: no docker-content-digest");
+        Ok(digest.to_owned())
+    }
+
+    /// Removes a manifest by digest, and so each tag that names it.
+    pub async fn delete(&self, repository: &str, digest: &str) -> Result<()> {
+        let url = self.manifest_url(repository, digest);
+        http::send(Method::DELETE, &url, &[], Bytes::new())
+            .await?
+            .success()
+            .map(drop)
+    }
+
+    fn manifest_url(&self, repository: &str, reference: &str) -> String {
+        format!(
+            "http://{}/v2/{repository}/manifests/{reference}",
+            self.address
+        )
+    }
+}
+
+fn accept() -> (&'static str, &'static str) {
+    ("accept", MANIFEST_TYPES)
+}
