@@ -66,8 +66,8 @@ struct Scene {
 
 impl Scene {
     async fn new(refusal: Option<Status>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
         let (sender, sessions) = mpsc::channel(4);
         let service = CoordinatorServer::new(Scripted {
             sessions: sender,
@@ -76,7 +76,7 @@ impl Scene {
         let server = tokio::spawn(async move {
             let incoming = TcpListenerStream::new(listener);
             let server = Server::builder().add_service(service);
-            server.serve_with_incoming(incoming).await.unwrap();
+            server.serve_with_incoming(incoming).await.expect("serves");
         });
         let (events, client) = agent(&url);
         Self {
@@ -116,7 +116,7 @@ impl Drop for Scene {
 
 fn agent(url: &str) -> (mpsc::Receiver<Event>, JoinHandle<()>) {
     let (sender, events) = mpsc::channel(16);
-    let endpoint = session::endpoint(url).unwrap();
+    let endpoint = session::endpoint(url).expect("a URL");
     (events, tokio::spawn(session::run(endpoint, sender)))
 }
 
