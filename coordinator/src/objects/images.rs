@@ -132,7 +132,7 @@ impl Core {
         let reference = Reference::from_parts(&facts.spec.image, tag.as_deref(), digest.as_deref())
             .map_err(|error| error.to_string())?;
         let text = reference.to_string();
-        let (id, _) = self.images.intern(&text, || {
+        let id = self.images.intern(&text, || {
             Image::new(text.clone(), reference.host().to_owned(), digest)
         });
         Ok(id)
