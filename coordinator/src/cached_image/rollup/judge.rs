@@ -1,5 +1,6 @@
 //! What one target node is doing about an image.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use drop_api::conditions::ready;
@@ -15,21 +16,21 @@ use crate::node_set::NodeId;
 use crate::pacing::{Grant, PROOF_BY_RUNNING};
 
 /// One target node that is not ready.
-pub(super) struct Exception {
+pub(super) struct Exception<'a> {
     pub(super) node: NodeId,
     pub(super) state: NodeState,
     pub(super) reason: &'static str,
-    pub(super) message: String,
+    pub(super) message: Cow<'a, str>,
     pub(super) attempts: u32,
     pub(super) retry: Option<Duration>,
 }
 
-impl Exception {
+impl<'a> Exception<'a> {
     fn new(
         node: NodeId,
         state: NodeState,
         reason: &'static str,
-        message: impl Into<String>,
+        message: impl Into<Cow<'a, str>>,
     ) -> Self {
         Self {
             node,
@@ -48,13 +49,13 @@ impl Exception {
 }
 
 /// `None`: the image is ready on the node.
-pub(super) fn judge(
-    core: &Core,
+pub(super) fn judge<'a>(
+    core: &'a Core,
     now: Now,
     object: &Object,
-    (image_id, image): (ImageId, &Image),
+    (image_id, image): (ImageId, &'a Image),
     id: NodeId,
-) -> Option<Exception> {
+) -> Option<Exception<'a>> {
     let node = core.nodes.get(id)?;
     if !core.is_confirmed(now, id) {
         return Some(unconfirmed(id, node));
@@ -102,7 +103,7 @@ pub(super) fn judge(
     Some(waiting(now, (id, node), image, host_pause))
 }
 
-fn unconfirmed(id: NodeId, node: &Node) -> Exception {
+fn unconfirmed(id: NodeId, node: &Node) -> Exception<'_> {
     if node.session.is_none() {
         let message = "no agent is connected: check the drop-agent pod on this node";
         return Exception::new(
@@ -130,18 +131,21 @@ fn has_lasted(now: Now, grant: &Grant) -> bool {
         .is_some_and(|at| now.mono.saturating_sub(at) >= PROOF_BY_RUNNING)
 }
 
-fn failed(
+fn failed<'a>(
     now: Now,
     id: NodeId,
-    failure: &Failure,
+    failure: &'a Failure,
     host_pause: Option<(Duration, &str)>,
-) -> Exception {
+) -> Exception<'a> {
     let age = now.mono.saturating_sub(failure.at);
     let retry = host_pause.map_or(failure.retry, |(until, _)| until.max(failure.retry));
-    let mut message = failure.message.clone();
-    if failure.class == FailureClass::Throttled {
-        message = format!("{message}, next try at {}", seconds(now.wall_at(retry)));
-    }
+    let message = match failure.class {
+        FailureClass::Throttled => {
+            let at = seconds(now.wall_at(retry));
+            Cow::Owned(format!("{}, next try at {at}", failure.message))
+        }
+        _ => Cow::Borrowed(failure.message.as_str()),
+    };
     let reason = reason_of(failure.class, failure.attempts, age);
     let exception = Exception::new(id, NodeState::BackingOff, reason, message);
     Exception {
@@ -150,13 +154,13 @@ fn failed(
     }
 }
 
-fn waiting(
+fn waiting<'a>(
     now: Now,
-    (id, node): (NodeId, &Node),
+    (id, node): (NodeId, &'a Node),
     image: &Image,
-    host_pause: Option<(Duration, &str)>,
-) -> Exception {
-    let wait = |reason, message: &str| Exception::new(id, NodeState::Waiting, reason, message);
+    host_pause: Option<(Duration, &'a str)>,
+) -> Exception<'a> {
+    let wait = |reason, message: &'a str| Exception::new(id, NodeState::Waiting, reason, message);
     if !image.reported.contains(id) {
         return wait(ready::IN_PROGRESS, "waits for the node's inventory");
     }

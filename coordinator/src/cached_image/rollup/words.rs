@@ -24,7 +24,7 @@ pub(super) fn ready_words(
     core: &Core,
     object: &Object,
     counts: &Counts,
-    exceptions: &[Exception],
+    exceptions: &[Exception<'_>],
 ) -> Words {
     let (word, reason, mut message) = plain_words(core, object, counts, exceptions);
     if counts.newest < counts.ready {
@@ -52,7 +52,12 @@ pub(super) fn ready_words(
     (word, reason, message)
 }
 
-fn plain_words(core: &Core, object: &Object, counts: &Counts, exceptions: &[Exception]) -> Words {
+fn plain_words(
+    core: &Core,
+    object: &Object,
+    counts: &Counts,
+    exceptions: &[Exception<'_>],
+) -> Words {
     let Counts {
         targeted,
         ready,
@@ -90,7 +95,7 @@ fn plain_words(core: &Core, object: &Object, counts: &Counts, exceptions: &[Exce
 }
 
 /// The one reason of all failed nodes with its most frequent message, or `PullFailed` with the most frequent causes counted.
-fn failure_words(fraction: &str, exceptions: &[Exception]) -> Words {
+fn failure_words(fraction: &str, exceptions: &[Exception<'_>]) -> Words {
     let failed = || {
         exceptions
             .iter()
@@ -99,7 +104,7 @@ fn failure_words(fraction: &str, exceptions: &[Exception]) -> Words {
     let mut causes: BTreeMap<(&'static str, &str), usize> = BTreeMap::new();
     for exception in failed() {
         *causes
-            .entry((exception.reason, exception.message.as_str()))
+            .entry((exception.reason, exception.message.as_ref()))
             .or_default() += 1;
     }
     let mut causes: Vec<_> = causes.into_iter().collect();
