@@ -921,3 +921,48 @@ fn waits_are_kept_over_a_restart() {
     new.pass_secs(60);
     new.granted();
 }
+
+#[test]
+fn what_agents_say_before_the_first_lists_is_kept() {
+    let mut world = World::new(0);
+    world.core = Core::new(Config::default());
+    let held = HeldGrant {
+        token: 7,
+        reference: REFERENCE.to_owned(),
+        running_ms: 1000,
+    };
+    world.connect(1, vec![held]);
+    world.step(Input::Policy(Change::Replaced(Vec::new())));
+    let facts = ["n1", "n2"].map(|name| NodeFacts {
+        name: name.to_owned(),
+        ..NodeFacts::default()
+    });
+    world.step(Input::Node(Change::Replaced(facts.to_vec())));
+    let object = world.object("a", 1, |_| {});
+    world.step(Input::Image(Change::Replaced(vec![object])));
+    world.connect(2, Vec::new());
+    world.ask_all(2, REFERENCE);
+    assert!(
+        world.grants.is_empty(),
+        "one node at a time, and n1 is pulling: {:?}",
+        world.grants
+    );
+    world.done(1, 7, "sha256:one");
+    world.pass_secs(1);
+    assert_eq!(world.status("a").ready.as_deref(), Some("1/2"));
+}
+
+#[test]
+fn a_released_grant_is_given_again_a_moment_later() {
+    let mut world = World::new(1);
+    world.image("a", |_| {});
+    world.ask(1, REFERENCE);
+    let (node, token) = world.granted();
+    world.say(
+        node,
+        agent_message::Kind::Release(drop_proto::Release { token }),
+    );
+    assert!(world.grants.is_empty(), "no loop");
+    world.pass_secs(2);
+    world.granted();
+}

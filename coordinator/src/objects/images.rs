@@ -132,7 +132,7 @@ impl Core {
         let reference = Reference::from_parts(&facts.spec.image, tag.as_deref(), digest.as_deref())
             .map_err(|error| error.to_string())?;
         let text = reference.to_string();
-        let (id, _) = self.images.intern(&text, || {
+        let id = self.images.intern(&text, || {
             Image::new(text.clone(), reference.host().to_owned(), digest)
         });
         Ok(id)
@@ -265,8 +265,12 @@ impl Core {
 
     pub(crate) fn drop_idle_images(&mut self) {
         for id in std::mem::take(&mut self.idle_images) {
-            if self.images.get(id).is_some_and(|image| !image.is_in_use()) {
+            if let Some(image) = self.images.get(id).filter(|image| !image.is_in_use()) {
+                let host = image.host.clone();
                 self.images.remove(id);
+                if !self.images.iter().any(|(_, image)| image.host == host) {
+                    self.hosts.remove(&host);
+                }
             }
         }
     }
