@@ -135,10 +135,8 @@ async fn warm<W: Write>(
 
     let desired = grantor.desired();
     for input in [Input::Connected, Input::Message(desired)] {
-        carry_out(
-            &mut work,
-            exchange(&mut node, &mut grantor, begin.elapsed(), input),
-        );
+        let outputs = exchange(&mut node, &mut grantor, begin.elapsed(), input);
+        carry_out(&mut work, &outputs);
     }
     loop {
         let now = begin.elapsed();
@@ -160,10 +158,8 @@ async fn warm<W: Write>(
             input = work.next() => input?,
             () = tokio::time::sleep_until(wake) => Input::Tick,
         };
-        carry_out(
-            &mut work,
-            exchange(&mut node, &mut grantor, begin.elapsed(), input),
-        );
+        let outputs = exchange(&mut node, &mut grantor, begin.elapsed(), input);
+        carry_out(&mut work, &outputs);
     }
 
     let now = begin.elapsed();
@@ -188,8 +184,8 @@ async fn warm<W: Write>(
     })
 }
 
-fn carry_out(work: &mut Work, outputs: Vec<Output>) {
-    for output in &outputs {
+fn carry_out(work: &mut Work, outputs: &[Output]) {
+    for output in outputs {
         work.carry_out(output);
     }
 }

@@ -1,5 +1,6 @@
 //! The program `drop-agent`.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -8,17 +9,31 @@ use drop_agent::bake::{self, Outcome};
 use drop_agent::run;
 
 #[tokio::main(worker_threads = 2)]
-async fn main() -> anyhow::Result<ExitCode> {
-    match Cli::parse().command {
-        Command::Run(args) => {
-            args.log.init()?;
-            run::run(*args).await?;
-            Ok(ExitCode::SUCCESS)
-        }
-        Command::Bake(args) => Ok(match bake::bake(&args.into()).await? {
-            Outcome::Complete => ExitCode::SUCCESS,
-            Outcome::Incomplete => ExitCode::from(1),
-            Outcome::BadInput => ExitCode::from(2),
-        }),
-    }
+async fn main() -> ExitCode {
+    let ended = match Cli::parse().command {
+        Command::Run(args) => run(*args).await,
+        Command::Bake(args) => bake::bake(&args.into())
+            .await
+            .map(exit_code)
+            .map_err(Into::into),
+    };
+    ended.unwrap_or_else(|error| {
+        // If even this cannot be said, the exit code still says it.
+        let _ = writeln!(std::io::stderr(), "error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+async fn run(args: drop_agent::args::RunArgs) -> anyhow::Result<ExitCode> {
+    args.log.init()?;
+    run::run(args).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn exit_code(outcome: Outcome) -> ExitCode {
+    ExitCode::from(match outcome {
+        Outcome::Complete => 0,
+        Outcome::Incomplete => 1,
+        Outcome::BadInput => 2,
+    })
 }

@@ -237,10 +237,10 @@ impl Owner {
 
     /// Lets what was said arrive.
     async fn farewell(mut self) {
-        let Some(stream) = self.stream.take() else {
+        let Some(stream) = &mut self.stream else {
             return;
         };
-        let _closing = stream.finish();
+        stream.finish();
         let closed = async {
             while let Some(event) = self.session_events.recv().await {
                 if let session::Event::Closed = event {

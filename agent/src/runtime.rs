@@ -38,7 +38,7 @@ const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Runtime {
     socket: Socket,
     images: ImageServiceClient<Channel>,
-    runtime: RuntimeServiceClient<Channel>,
+    service: RuntimeServiceClient<Channel>,
 }
 
 /// Why the runtime did not answer.
@@ -69,14 +69,14 @@ impl Runtime {
             socket,
             images: ImageServiceClient::new(channel.clone())
                 .max_decoding_message_size(MAX_LIST_BYTES),
-            runtime: RuntimeServiceClient::new(channel),
+            service: RuntimeServiceClient::new(channel),
         }
     }
 
     /// Name and version ("containerd 1.7.27").
     pub async fn version(&self) -> Result<String, Error> {
         let request = VersionRequest::default();
-        let mut client = self.runtime.clone();
+        let mut client = self.service.clone();
         let answer = within(VERSION_TIMEOUT, client.version(request))
             .await
             .map_err(|error| self.explain(error))?;

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use crate::redact::{redact, shorten};
 
@@ -37,13 +37,7 @@ pub enum Event {
 /// The way to the coordinator. Dropping it closes the stream at once.
 #[derive(Debug)]
 pub struct Stream {
-    messages: mpsc::Sender<AgentMessage>,
-    _open: oneshot::Sender<()>,
-}
-
-/// Half of a [`Stream`] that only waits for the other side to close it. Dropping it closes the stream at once.
-#[derive(Debug)]
-pub struct Closing {
+    messages: Option<mpsc::Sender<AgentMessage>>,
     _open: oneshot::Sender<()>,
 }
 
@@ -51,13 +45,13 @@ impl Stream {
     /// Puts a message on its way. False if too many wait: then the other side does not read, and the stream is of no use.
     #[must_use]
     pub fn send(&self, message: AgentMessage) -> bool {
-        self.messages.try_send(message).is_ok()
+        let messages = self.messages.as_ref();
+        messages.is_some_and(|messages| messages.try_send(message).is_ok())
     }
 
-    /// Says no more; what was said still arrives.
-    #[must_use]
-    pub fn finish(self) -> Closing {
-        Closing { _open: self._open }
+    /// Says no more. What was said still arrives, and the other side closes the stream then.
+    pub fn finish(&mut self) {
+        self.messages = None;
     }
 }
 
@@ -118,7 +112,7 @@ async fn converse(channel: Channel, events: &mpsc::Sender<Event>) -> bool {
     let (messages, outgoing) = mpsc::channel(OUTGOING);
     let (open, dropped) = oneshot::channel();
     let stream = Stream {
-        messages,
+        messages: Some(messages),
         _open: open,
     };
     if events.send(Event::Open(stream)).await.is_err() {
@@ -155,6 +149,10 @@ async fn converse(channel: Channel, events: &mpsc::Sender<Event>) -> bool {
 /// The end of a stream in words that say what to do about it.
 fn explain(status: &Status) -> String {
     let message = shorten(&redact(status.message()), 200);
+    // Only a status of our own making has a cause below it; the coordinator's come without.
+    if let Some(cause) = std::error::Error::source(status) {
+        return format!("the connection broke: {}", causes(cause));
+    }
     match status.code() {
         Code::AlreadyExists => {
             format!(

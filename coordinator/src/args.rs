@@ -20,7 +20,7 @@ Examples:
 #[derive(Clone, Debug, Parser)]
 #[command(name = "drop-coordinator", version, after_help = EXAMPLES)]
 pub struct Args {
-    /// Kubeconfig file. Unset: $KUBECONFIG, ~/.kube/config, or the pod's ServiceAccount.
+    /// Kubeconfig file. Unset: $KUBECONFIG, ~/.kube/config, or the pod's `ServiceAccount`.
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
     /// Where agents connect (gRPC, plaintext: let only agents reach it).

@@ -42,10 +42,9 @@ impl Now {
     /// The wall-clock time at which the monotonic clock shows `mono`.
     #[must_use]
     pub fn wall_at(&self, mono: Duration) -> Timestamp {
-        let moved = if mono >= self.mono {
-            self.wall.checked_add(mono - self.mono)
-        } else {
-            self.wall.checked_sub(self.mono - mono)
+        let moved = match mono.checked_sub(self.mono) {
+            Some(ahead) => self.wall.checked_add(ahead),
+            None => self.wall.checked_sub(self.mono.saturating_sub(mono)),
         };
         moved.unwrap_or(self.wall)
     }
@@ -79,6 +78,8 @@ impl Default for Config {
 }
 
 /// Something that happened.
+// Each lives for one step; boxing the large ones would cost more than it saves.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
 pub enum Input {
     /// A Node was seen.
@@ -220,6 +221,8 @@ pub struct Core {
     pub(crate) settled: bool,
     /// Sent after the Desired that they follow from.
     pub(crate) revokes: Vec<Output>,
+    /// What agents said before the first lists were there.
+    backlog: Vec<Input>,
     timers: BTreeSet<(Duration, Wake)>,
     pub(crate) outputs: Vec<Output>,
 }
@@ -264,6 +267,7 @@ impl Core {
             writes: crate::cached_image::writer::Bucket::new(config.writes_per_second),
             settled: false,
             revokes: Vec::new(),
+            backlog: Vec::new(),
             timers: BTreeSet::new(),
             outputs: Vec::new(),
         }
@@ -271,16 +275,12 @@ impl Core {
 
     /// Takes in what happened and says what to do about it.
     pub fn step(&mut self, now: Now, input: Input) -> Vec<Output> {
-        match input {
-            Input::Node(change) => self.node_changed(now, change),
-            Input::Image(change) => self.image_changed(now, change),
-            Input::Policy(change) => self.policy_changed(now, change),
-            Input::Connected(session, hello) => self.connected(now, session, hello),
-            Input::Said(session, message) => self.said(now, session, message),
-            Input::Disconnected(session) => self.disconnected(now, session),
-            Input::Written(name, result) => self.written(now, &name, result),
-            Input::Stop => self.stopping = true,
-            Input::Tick => {}
+        let was_synced = self.synced.all();
+        self.take_in(now, input);
+        if !was_synced && self.synced.all() {
+            for waiting in std::mem::take(&mut self.backlog) {
+                self.take_in(now, waiting);
+            }
         }
         self.ring(now);
         if self.unsettled {
@@ -291,6 +291,26 @@ impl Core {
         self.outputs.append(&mut self.revokes);
         self.drop_idle_images();
         std::mem::take(&mut self.outputs)
+    }
+
+    fn take_in(&mut self, now: Now, input: Input) {
+        match input {
+            // What an agent says of images and grants means nothing before the images are known.
+            Input::Connected(..) | Input::Said(..) | Input::Disconnected(..)
+                if !self.synced.all() =>
+            {
+                self.backlog.push(input);
+            }
+            Input::Node(change) => self.node_changed(now, change),
+            Input::Image(change) => self.image_changed(now, change),
+            Input::Policy(change) => self.policy_changed(now, change),
+            Input::Connected(session, hello) => self.connected(now, session, hello),
+            Input::Said(session, message) => self.said(now, session, message),
+            Input::Disconnected(session) => self.disconnected(now, session),
+            Input::Written(name, result) => self.written(now, &name, result),
+            Input::Stop => self.stopping = true,
+            Input::Tick => {}
+        }
     }
 
     /// When to call `step` with [`Input::Tick`] at the latest.

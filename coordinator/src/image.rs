@@ -3,6 +3,7 @@
 //! Pure. Everything here is learned from agents' reports and from CachedImage status at start; it decides what a report
 //! means, not who pulls.
 
+mod check;
 mod digests;
 mod probe;
 
@@ -34,8 +35,6 @@ pub struct Failure {
     pub message: String,
     /// Failures in a row on this node.
     pub attempts: u32,
-    /// When the first of these failures happened.
-    pub since: Timestamp,
     /// When the last one happened.
     pub at: Duration,
     /// When the next pull may start.
@@ -231,7 +230,7 @@ impl Image {
         moved
     }
 
-    /// Without a check (IfNotPresent, Never) the digest that a runtime holds is all there is to say.
+    /// Without a check (`IfNotPresent`, Never) the digest that a runtime holds is all there is to say.
     pub fn adopt_held(&mut self, node: NodeId) {
         if self.expected.is_none()
             && let Some(digest) = self.held_by(node).first().cloned()

@@ -1,15 +1,17 @@
 //! Decides which nodes an image is wanted on.
 //!
 //! Pure: the same nodes, images and policies give the same answer. It must not know whether a node is ready, connected or
-//! cordoned: only labels and taints count (contract: a cordoned or NotReady node is judged by its taints alone).
+//! cordoned: only labels and taints count (contract: a cordoned or `NotReady` node is judged by its taints alone).
 
 mod taints;
+mod targets;
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Taint, Toleration};
 
 pub use taints::tolerates;
+pub(crate) use targets::choices;
 
 /// What of a Node matters for the plan.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -48,7 +48,7 @@ impl Core {
                     || object.facts.spec.image.clone(),
                     |image| image.reference.clone(),
                 ),
-                targeted: object.targets.len() as i32,
+                targeted: i32::try_from(object.targets.len()).unwrap_or(i32::MAX),
                 cached: object.ready,
                 consecutive_failures: object.consecutive_failures,
             }

@@ -9,7 +9,7 @@ use drop_api::ImagePullPolicy;
 use drop_proto::{Ask, Hello, Inventory, RuntimeState, agent_message};
 
 use crate::core::{Close, Core, Count, Now, Output, Wake};
-use crate::index::{Runtime, Session, SessionId};
+use crate::index::{Node, Runtime, Session, SessionId};
 use crate::node_set::NodeId;
 use crate::pacing::{Grant, PROOF_BY_RUNNING};
 
@@ -21,7 +21,7 @@ impl Core {
                 .push(Output::Close(session, Close::Invalid(why)));
             return;
         }
-        let id = self.nodes.intern(&hello.node);
+        let id = self.nodes.intern(&hello.node, || Node::named(&hello.node));
         let Some(node) = self.nodes.get_mut(id) else {
             return;
         };

@@ -16,6 +16,7 @@ use crate::cached_image::apply::resource_version;
 use crate::core::{Change, Input};
 use crate::index::ImageObject;
 use crate::objects::limits;
+use crate::pacing::policy::Limits;
 use crate::plan::NodeFacts;
 
 /// Watches one kind for ever. `convert` takes what the state machine needs, `wrap` says which input it is. An object that
@@ -91,6 +92,6 @@ pub fn image_object(image: CachedImage) -> ImageObject {
 
 /// A PullPolicy's name and limits.
 #[must_use]
-pub fn policy(policy: PullPolicy) -> (String, crate::pacing::policy::Limits) {
-    (policy.name_any(), limits(&policy.spec))
+pub fn policy(PullPolicy { metadata, spec }: PullPolicy) -> (String, Limits) {
+    (metadata.name.unwrap_or_default(), limits(&spec))
 }

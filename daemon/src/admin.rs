@@ -42,7 +42,6 @@ impl Readiness {
     }
 
     /// The state now.
-    #[must_use]
     pub fn get(&self) -> Result<(), String> {
         self.0.borrow().clone()
     }

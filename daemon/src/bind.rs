@@ -7,7 +7,7 @@ use std::str::FromStr;
 /// An address to listen on: `:8080` (all addresses), `127.0.0.1:8080`, `[::1]:8080`, or `0` for not at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BindAddress {
-    /// Listen here.
+    /// Listen here. All addresses is `[::]`, which on Linux takes IPv4 connections too.
     At(SocketAddr),
     /// Do not listen.
     Disabled,

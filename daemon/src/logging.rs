@@ -6,7 +6,7 @@ use tracing_subscriber::EnvFilter;
 /// Flags of both daemons.
 #[derive(Clone, Debug, clap::Args)]
 pub struct LogArgs {
-    /// Which log lines to write: a level, or levels by module ("info,drop_agent=debug").
+    /// Which log lines to write: a level, or levels by module (`info,drop_agent=debug`).
     #[arg(
         long,
         env = "RUST_LOG",

@@ -121,7 +121,10 @@ fn label_set(name: &'static str, labels: Labels<'_>) -> LabelSet {
         .iter()
         .map(|(k, v)| Label::new((*k).to_owned(), (*v).to_owned()))
         .collect();
-    LabelSet::from_key_and_global(&Key::from_parts(name, labels), &Default::default())
+    // The map type belongs to a crate that we do not otherwise need.
+    #[allow(clippy::default_trait_access)]
+    let no_globals = Default::default();
+    LabelSet::from_key_and_global(&Key::from_parts(name, labels), &no_globals)
 }
 
 /// Counts of values by size.

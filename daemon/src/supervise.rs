@@ -1,21 +1,21 @@
 //! All tasks of a process in one place: none dies unseen.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 use tracing::{debug, warn};
 
 /// The tasks of a process. Each is critical: if one ends before the process was told to stop, the process ends with an error
 /// that names it.
 #[derive(Debug, Default)]
 pub struct Tasks {
-    ending: JoinSet<Ended>,
-    endless: JoinSet<Ended>,
+    ending: JoinSet<anyhow::Result<()>>,
+    endless: JoinSet<anyhow::Result<()>>,
+    names: HashMap<Id, &'static str>,
 }
-
-type Ended = (&'static str, anyhow::Result<()>);
 
 impl Tasks {
     /// Starts a task that ends by itself once the process is told to stop.
@@ -23,7 +23,8 @@ impl Tasks {
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        self.ending.spawn(async move { (name, task.await) });
+        let handle = self.ending.spawn(task);
+        self.names.insert(handle.id(), name);
     }
 
     /// Starts a task that never ends by itself: it runs until the others have ended.
@@ -31,7 +32,8 @@ impl Tasks {
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        self.endless.spawn(async move { (name, task.await) });
+        let handle = self.endless.spawn(task);
+        self.names.insert(handle.id(), name);
     }
 
     /// Runs until `stop` turns true, then gives the tasks `grace` to end by themselves; those that do not are dropped.
@@ -47,24 +49,24 @@ impl Tasks {
         let ended = tokio::select! {
             biased;
             () = stopped => None,
-            Some(ended) = self.ending.join_next() => Some(ended),
-            Some(ended) = self.endless.join_next() => Some(ended),
+            Some(ended) = self.ending.join_next_with_id() => Some(ended),
+            Some(ended) = self.endless.join_next_with_id() => Some(ended),
         };
         if let Some(ended) = ended {
-            let (name, result) = ended?;
+            let (name, result) = named(&self.names, ended);
             result.map_err(|error| error.context(format!("task {name} failed")))?;
             anyhow::bail!("task {name} ended although nobody told it to");
         }
         let ending = async {
-            while let Some(ended) = self.ending.join_next().await {
-                match ended {
-                    Ok((name, Ok(()))) => debug!(task = name, "task ended"),
-                    Ok((name, Err(error))) => warn!(
+            while let Some(ended) = self.ending.join_next_with_id().await {
+                let (name, result) = named(&self.names, ended);
+                match result {
+                    Ok(()) => debug!(task = name, "task ended"),
+                    Err(error) => warn!(
                         task = name,
                         error = format!("{error:#}"),
                         "task failed while stopping"
                     ),
-                    Err(error) => warn!(error = %error, "task panicked while stopping"),
                 }
             }
         };
@@ -73,6 +75,15 @@ impl Tasks {
         }
         Ok(())
     }
+}
+
+/// A panic is an error like another.
+fn named(
+    names: &HashMap<Id, &'static str>,
+    ended: Result<(Id, anyhow::Result<()>), JoinError>,
+) -> (&'static str, anyhow::Result<()>) {
+    let (id, result) = ended.unwrap_or_else(|panic| (panic.id(), Err(panic.into())));
+    (names.get(&id).copied().unwrap_or("unknown"), result)
 }
 
 #[cfg(test)]
@@ -87,6 +98,15 @@ mod tests {
         tasks.spawn("watch nodes", async { Ok(()) });
         let error = tasks.run(stopped, Duration::ZERO).await.unwrap_err();
         assert!(error.to_string().contains("watch nodes"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_named_too() {
+        let (_stop, stopped) = watch::channel(false);
+        let mut tasks = Tasks::default();
+        tasks.spawn("state machine", async { panic!("index out of bounds") });
+        let error = tasks.run(stopped, Duration::ZERO).await.unwrap_err();
+        assert!(error.to_string().contains("state machine"), "{error:#}");
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@ use std::fmt;
 /// One mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Problem {
-    /// "file:line", or the file alone if it cannot be read.
+    /// `file:line`, or the file alone if it cannot be read.
     pub(super) place: String,
     /// What to change.
     pub(super) message: String,

@@ -251,7 +251,7 @@ pub(super) fn seconds(duration: Duration) -> String {
 }
 
 /// Bytes for people.
-pub(super) fn size(bytes: u64) -> String {
+fn size(bytes: u64) -> String {
     match bytes {
         0..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
         1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::grantor::State;
-use super::progress::{Row, seconds, size};
+use super::progress::{Row, seconds};
 
 /// The end of one image.
 #[derive(Debug, Serialize, PartialEq)]
@@ -58,15 +58,9 @@ pub(super) fn table(
         .iter()
         .filter(|image| image.state == "present")
         .count();
-    let bytes: u64 = images.iter().filter_map(|image| image.size_bytes).sum();
-    let pulled = if bytes > 0 {
-        format!(", {} pulled", size(bytes))
-    } else {
-        String::new()
-    };
     writeln!(
         out,
-        "{present} of {} images present after {}{pulled}",
+        "{present} of {} images present after {}",
         rows.len(),
         seconds(now)
     )?;
@@ -138,16 +132,10 @@ fn image<'a>(row: &'a Row, why: &Unfinished) -> Image<'a> {
             let message = format!("still being pulled after {}", whole_seconds(why.limit));
             ("failed", None, None, Some("unfinished"), Some(message))
         }
-        State::Waiting => match why.runtime_problem {
-            Some(problem) => {
-                let message = format!("the container runtime does not answer: {problem}");
-                ("failed", None, None, Some("runtime"), Some(message))
-            }
-            None => {
-                let message = format!("its turn did not come within {}", whole_seconds(why.limit));
-                ("failed", None, None, Some("unfinished"), Some(message))
-            }
-        },
+        State::Waiting => {
+            let (class, message) = waited(why);
+            ("failed", None, None, Some(class), Some(message))
+        }
     };
     Image {
         name: &row.name,
@@ -159,6 +147,15 @@ fn image<'a>(row: &'a Row, why: &Unfinished) -> Image<'a> {
         class,
         message,
     }
+}
+
+fn waited(why: &Unfinished) -> (&'static str, String) {
+    if let Some(problem) = why.runtime_problem {
+        let message = format!("the container runtime does not answer: {problem}");
+        return ("runtime", message);
+    }
+    let message = format!("its turn did not come within {}", whole_seconds(why.limit));
+    ("unfinished", message)
 }
 
 fn whole_seconds(duration: Duration) -> String {
@@ -214,7 +211,7 @@ mod tests {
         table(&mut out, Duration::from_secs(60), &rows(), &WHY).expect("memory");
         assert_eq!(
             String::from_utf8(out).expect("text"),
-            "1 of 5 images present after 60.0s, 2.0 MB pulled\n\n\
+            "1 of 5 images present after 60.0s\n\n\
              NAME  REFERENCE       CLASS      CAUSE\n\
              bb    r.example/bb:1  not_found  image not found\n\
              c     r.example/c:1   throttled  throttled by r.example (gave up after 60 s)\n\

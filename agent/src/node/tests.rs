@@ -1,5 +1,6 @@
 //! Scenarios: the machine is driven by hand, and its outputs are compared whole.
 
+mod chaos;
 mod need;
 mod pulls;
 mod runtime;

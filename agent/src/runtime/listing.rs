@@ -13,15 +13,12 @@ pub(super) fn listing(images: &[Image]) -> Listing {
 }
 
 fn entries(image: &Image) -> Vec<(String, Listed)> {
+    let parse = |name: &String| name.parse::<Reference>().ok();
     let mut digests: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for name in &image.repo_digests {
-        if let Some((repository, digest)) =
-            canonical(name).as_deref().and_then(|r| r.split_once('@'))
-        {
-            digests
-                .entry(repository.to_owned())
-                .or_default()
-                .insert(digest.to_owned());
+    for reference in image.repo_digests.iter().filter_map(parse) {
+        if let Some(digest) = reference.digest() {
+            let repository = digests.entry(reference.repository_name()).or_default();
+            repository.insert(digest.to_owned());
         }
     }
     let listed = |repository: &str| Listed {
@@ -37,19 +34,13 @@ fn entries(image: &Image) -> Vec<(String, Listed)> {
         .iter()
         .flat_map(|(repository, all)| all.iter().map(move |d| (repository, d)));
     let by_digest = pairs.map(|(repository, d)| (format!("{repository}@{d}"), listed(repository)));
-    let by_tag = image.repo_tags.iter().filter_map(|name| {
-        let reference = canonical(name)?;
-        let (repository, _) = reference.rsplit_once(':')?;
-        let listed = listed(repository);
-        Some((reference, listed))
-    });
+    let tagged = image
+        .repo_tags
+        .iter()
+        .filter_map(parse)
+        .filter(|r| r.tag().is_some());
+    let by_tag = tagged.map(|r| (r.to_string(), listed(&r.repository_name())));
     by_digest.chain(by_tag).collect()
-}
-
-fn canonical(name: &str) -> Option<String> {
-    name.parse::<Reference>()
-        .ok()
-        .map(|reference| reference.to_string())
 }
 
 #[cfg(test)]

@@ -60,10 +60,10 @@ impl Socket {
     }
 }
 
-/// True if the connection failed or broke, so that the status is the client's own and not the runtime's.
+/// True if the connection failed or broke, so that the status is the client's own and not the runtime's. Codes and messages do
+/// not tell them apart (tonic gives a connection that breaks under a call UNKNOWN), but only ours have a cause below them.
 pub(super) fn is_broken(status: &Status) -> bool {
-    // tonic gives a connection that breaks under a call UNKNOWN, not UNAVAILABLE.
-    io_error(status).is_some() || status.message() == "transport error"
+    status.source().is_some()
 }
 
 /// The operating system's error below a gRPC status, if it came from there.

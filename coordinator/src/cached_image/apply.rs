@@ -90,7 +90,7 @@ pub async fn publish(client: &Client, recorder: &Recorder, event: Event) {
     match tokio::time::timeout(TIMEOUT, publishing).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
-            warn!(cachedimage = name, error = %error, "cannot publish event (create events.events.k8s.io)")
+            warn!(cachedimage = name, error = %error, "cannot publish event (create events.events.k8s.io)");
         }
         Err(_) => warn!(cachedimage = name, "event timed out"),
     }

@@ -95,6 +95,17 @@ impl Record {
         self.in_flight.is_none() && self.look.is_some_and(|look| look <= now)
     }
 
+    /// It is not the time to decide: the next look is at `until`, or earlier if something changes.
+    pub fn hold(&mut self, until: Option<Duration>) {
+        self.look = until;
+    }
+
+    /// Whether the status that stands there is a former process's.
+    #[must_use]
+    pub fn is_inherited(&self) -> bool {
+        self.written.is_some() && self.last_write.is_none()
+    }
+
     /// Decides about the status that should stand there now.
     pub fn decide(
         &mut self,
@@ -253,7 +264,7 @@ impl Bucket {
         let full = self.full.max(now) + self.interval;
         let most = now + self.interval * self.burst;
         if full > most {
-            return Some(now + (full - most));
+            return Some(now + full.saturating_sub(most));
         }
         self.full = full;
         None

@@ -65,7 +65,7 @@ impl World {
                 Output::Send(session, message) => match message.kind.unwrap() {
                     coordinator_message::Kind::Grant(grant) => self.grants.push((session.0, grant)),
                     coordinator_message::Kind::Desired(desired) => {
-                        self.desired.push((session.0, desired))
+                        self.desired.push((session.0, desired));
                     }
                     coordinator_message::Kind::Revoke(_) => {}
                 },
@@ -285,7 +285,7 @@ fn with_policy(name: &str) -> impl Fn(&mut CachedImageSpec) + use<'_> {
     move |spec| {
         spec.policy_ref = Some(drop_api::PolicyReference {
             name: name.to_owned(),
-        })
+        });
     }
 }
 
@@ -532,7 +532,7 @@ fn what_all_nodes_hold_already_is_checked_by_one() {
 fn an_image_that_may_be_old_needs_no_check_with_if_not_present() {
     let mut world = World::new(1);
     world.image("a", |spec| {
-        spec.image_pull_policy = ImagePullPolicy::IfNotPresent
+        spec.image_pull_policy = ImagePullPolicy::IfNotPresent;
     });
     world.holds(1, REFERENCE, "sha256:old");
     world.pass_secs(2);
@@ -774,12 +774,26 @@ fn a_restart_writes_nothing_that_is_still_true() {
     old.pass_secs(5);
     assert_eq!(old.status("a").phase, Some(Phase::Ready));
 
+    let mut new = successor(&old);
+    new.pass_secs(5);
+    for node in 1..=2 {
+        new.connect(node, Vec::new());
+        new.holds(node, REFERENCE, "sha256:one");
+    }
+    new.pass_secs(600);
+    assert_eq!(new.writes, 0, "{:?}", new.written);
+    assert!(new.grants.is_empty());
+}
+
+/// Another process after `old`: two nodes, no agent yet, and image `a` with what stands in its status.
+fn successor(old: &World) -> World {
     let mut new = World::new(0);
     new.core = Core::new(Config::default());
     new.now = old.now;
     new.written = old.written.clone();
     let object = new.object("a", 1, with_policy("open"));
     new.step(Input::Image(Change::Replaced(vec![object])));
+    new.pass_secs(1);
     new.step(Input::Policy(Change::Replaced(vec![(
         "open".to_owned(),
         open(),
@@ -789,14 +803,62 @@ fn a_restart_writes_nothing_that_is_still_true() {
         ..NodeFacts::default()
     });
     new.step(Input::Node(Change::Replaced(facts.to_vec())));
-    new.pass_secs(5);
-    for node in 1..=2 {
-        new.connect(node, Vec::new());
-        new.holds(node, REFERENCE, "sha256:one");
+    new
+}
+
+#[test]
+fn a_restart_tells_what_changed_as_soon_as_all_agents_have_spoken() {
+    let mut old = World::new(2);
+    old.policy("open", open());
+    old.image("a", with_policy("open"));
+    old.ask_all(2, REFERENCE);
+    for _ in 0..2 {
+        let (node, token) = old.granted();
+        old.done(node, token, "sha256:one");
     }
-    new.pass_secs(600);
-    assert_eq!(new.writes, 0, "{:?}", new.written);
-    assert!(new.grants.is_empty());
+    old.pass_secs(5);
+
+    let mut new = successor(&old);
+    new.connect(1, Vec::new());
+    new.holds(1, REFERENCE, "sha256:one");
+    new.pass_secs(5);
+    assert_eq!(new.writes, 0, "node 2 may still say that nothing changed");
+    new.connect(2, Vec::new());
+    new.lacks(2, REFERENCE);
+    new.pass_secs(2);
+    assert_eq!(new.status("a").ready.as_deref(), Some("1/2"));
+}
+
+#[test]
+fn an_image_that_nobody_has_a_status_for_has_one_soon_after_the_start() {
+    let mut new = successor(&World::new(0));
+    new.pass_secs(2);
+    assert_eq!(new.status("a").ready.as_deref(), Some("0/2"));
+}
+
+#[test]
+fn a_node_that_joins_soon_after_the_start_is_counted_at_once() {
+    let mut world = World::new(1);
+    world.policy("open", open());
+    world.image("a", with_policy("open"));
+    world.ask_all(1, REFERENCE);
+    let (node, token) = world.granted();
+    world.done(node, token, "sha256:one");
+    world.pass_secs(2);
+    assert_eq!(world.status("a").ready.as_deref(), Some("1/1"));
+
+    world.step(Input::Node(Change::Applied(NodeFacts {
+        name: "n2".to_owned(),
+        ..NodeFacts::default()
+    })));
+    world.pass_secs(2);
+    assert_eq!(world.status("a").ready.as_deref(), Some("1/2"));
+    world.pass_secs(30);
+    assert_eq!(world.word("a", READY).0, "AgentNotConnected");
+    world.connect(2, Vec::new());
+    world.holds(2, REFERENCE, "sha256:one");
+    world.pass_secs(2);
+    assert_eq!(world.status("a").ready.as_deref(), Some("2/2"));
 }
 
 #[test]
@@ -920,4 +982,49 @@ fn waits_are_kept_over_a_restart() {
     assert!(new.grants.is_empty());
     new.pass_secs(60);
     new.granted();
+}
+
+#[test]
+fn what_agents_say_before_the_first_lists_is_kept() {
+    let mut world = World::new(0);
+    world.core = Core::new(Config::default());
+    let held = HeldGrant {
+        token: 7,
+        reference: REFERENCE.to_owned(),
+        running_ms: 1000,
+    };
+    world.connect(1, vec![held]);
+    world.step(Input::Policy(Change::Replaced(Vec::new())));
+    let facts = ["n1", "n2"].map(|name| NodeFacts {
+        name: name.to_owned(),
+        ..NodeFacts::default()
+    });
+    world.step(Input::Node(Change::Replaced(facts.to_vec())));
+    let object = world.object("a", 1, |_| {});
+    world.step(Input::Image(Change::Replaced(vec![object])));
+    world.connect(2, Vec::new());
+    world.ask_all(2, REFERENCE);
+    assert!(
+        world.grants.is_empty(),
+        "one node at a time, and n1 is pulling: {:?}",
+        world.grants
+    );
+    world.done(1, 7, "sha256:one");
+    world.pass_secs(1);
+    assert_eq!(world.status("a").ready.as_deref(), Some("1/2"));
+}
+
+#[test]
+fn a_released_grant_is_given_again_a_moment_later() {
+    let mut world = World::new(1);
+    world.image("a", |_| {});
+    world.ask(1, REFERENCE);
+    let (node, token) = world.granted();
+    world.say(
+        node,
+        agent_message::Kind::Release(drop_proto::Release { token }),
+    );
+    assert!(world.grants.is_empty(), "no loop");
+    world.pass_secs(2);
+    world.granted();
 }

@@ -38,7 +38,7 @@ impl Backoff {
         (who, attempts).hash(&mut hasher);
         let fraction = (hasher.finish() % 1024) as u32;
         let delay = self.delay(attempts);
-        delay - delay / 5 * fraction / 1024
+        delay.saturating_sub(delay / 5 * fraction / 1024)
     }
 }
 

@@ -13,6 +13,8 @@ use crate::pacing::{Grant, PROOF_BY_RUNNING};
 
 /// So many nodes in a row that cannot have an image others could have: it has gone from the registry.
 const STRIKES: u32 = 2;
+/// A grant that was given back is not given again at once.
+const AFTER_RELEASE: Duration = Duration::from_secs(1);
 
 impl Core {
     pub(crate) fn pull_started(&mut self, now: Now, node: NodeId, token: u64) {
@@ -70,6 +72,8 @@ impl Core {
         self.end_grant(now, token);
     }
 
+    /// The agent had no use for the grant just then. Its ask stays in force, but the two may have crossed on the way: a moment
+    /// later they agree again.
     pub(crate) fn released(&mut self, now: Now, node: NodeId, token: u64) {
         if self
             .grants
@@ -81,7 +85,8 @@ impl Core {
         if let Some(grant) = self.end_grant(now, token)
             && let Some(image) = self.images.get_mut(grant.image)
         {
-            image.asked.remove(node);
+            image.blocked.insert(node);
+            self.wake(now.mono + AFTER_RELEASE, Wake::Retry(grant.image, node));
         }
     }
 
@@ -191,13 +196,11 @@ impl Core {
             Scope::Image => backoff.max,
             _ => backoff.jittered(attempts, (&image.reference, &node_name)),
         };
-        let since = image.failures.get(&node).map_or(now.wall, |f| f.since);
         let message = failed.message.clone();
         let failure = Failure {
             class,
             message: message.clone(),
             attempts,
-            since,
             at: now.mono,
             retry: now.mono + wait,
         };
@@ -219,7 +222,7 @@ impl Core {
                 }
             }
             Scope::Host if class == FailureClass::Throttled => {
-                host.throttled(now.mono, backoff, &message)
+                host.throttled(now.mono, backoff, &message);
             }
             Scope::Host => host.failed(now.mono, node, backoff, &message),
             Scope::Node => self.pause_node(now, node, class, &message, backoff),

@@ -176,62 +176,6 @@ impl Core {
             .map_or_else(|| BUILT_IN.to_owned(), |object| object.policy.clone())
     }
 
-    /// Where a tag is to be checked and no node needs the image anyway, one that holds it is asked to.
-    fn choose_checkers(&mut self) {
-        let due: Vec<ImageId> = self
-            .images
-            .iter()
-            .filter(|(_, image)| {
-                image.check.due.is_some()
-                    && image.check.checker.is_none()
-                    && image.granted.is_empty()
-            })
-            .map(|(id, _)| id)
-            .collect();
-        if due.is_empty() {
-            return;
-        }
-        let able: NodeSet = self
-            .nodes
-            .iter()
-            .filter(|(_, node)| {
-                node.runtime.available && node.session.as_ref().is_some_and(|s| s.inventoried)
-            })
-            .map(|(id, _)| id)
-            .collect();
-        for id in due {
-            self.choose_checker(id, &able);
-        }
-    }
-
-    fn choose_checker(&mut self, id: ImageId, able: &NodeSet) {
-        let Some(image) = self.images.get(id) else {
-            return;
-        };
-        let mut askers = image.asked.clone();
-        let mut holders = image.present.clone();
-        holders.intersect_with(&image.targeted);
-        for set in [&mut askers, &mut holders] {
-            set.intersect_with(able);
-            set.subtract(&image.blocked);
-        }
-        if !askers.is_empty() {
-            return;
-        }
-        let cursor = self.cursor;
-        let Some(node) = holders
-            .next_after(cursor)
-            .filter(|node| self.wants_always(id, *node))
-        else {
-            return;
-        };
-        if let Some(image) = self.images.get_mut(id) {
-            image.check.number += 1;
-            image.check.checker = Some(node);
-        }
-        self.stale.insert(node);
-    }
-
     /// Nothing wants the image on that node any more: a pull that runs there is to stop.
     pub(crate) fn revoke(&mut self, image: ImageId, node: NodeId) {
         let Some((token, grant)) = self

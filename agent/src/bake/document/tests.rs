@@ -14,8 +14,7 @@ fn source(text: &str) -> Source {
 fn with_spec(spec: &str) -> String {
     let head =
         "apiVersion: drop.corewire.io/v1alpha1\nkind: CachedImage\nmetadata:\n  name: x\nspec:\n";
-    let lines: String = spec.lines().map(|line| format!("  {line}\n")).collect();
-    head.to_owned() + &lines
+    format!("{head}  {}\n", spec.replace('\n', "\n  "))
 }
 
 /// The one image that a spec asks for, or the one mistake ("line: message").

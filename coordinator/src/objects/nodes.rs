@@ -1,0 +1,90 @@
+//! Nodes come, change and go.
+
+use crate::core::{Change, Core, Now, Wake};
+use crate::index::Node;
+use crate::node_set::NodeId;
+use crate::plan::NodeFacts;
+
+impl Core {
+    pub(crate) fn node_changed(&mut self, now: Now, change: Change<NodeFacts>) {
+        match change {
+            Change::Applied(facts) => self.apply_node(now, facts),
+            Change::Deleted(name) => self.delete_node(now, &name),
+            Change::Replaced(all) => {
+                self.synced.nodes = true;
+                let gone: Vec<String> = self
+                    .nodes
+                    .iter()
+                    .filter(|(_, node)| {
+                        node.facts.is_some() && !all.iter().any(|f| f.name == node.name)
+                    })
+                    .map(|(_, node)| node.name.clone())
+                    .collect();
+                for name in gone {
+                    self.delete_node(now, &name);
+                }
+                for facts in all {
+                    self.apply_node(now, facts);
+                }
+                self.begin(now);
+            }
+        }
+    }
+
+    fn apply_node(&mut self, now: Now, facts: NodeFacts) {
+        let id = self.nodes.intern(&facts.name, || Node::named(&facts.name));
+        let Some(node) = self.nodes.get_mut(id) else {
+            return;
+        };
+        if node.facts.as_ref() == Some(&facts) {
+            return;
+        }
+        if node.session.is_none() && node.lost_at.is_none() {
+            node.lost_at = Some(now.mono);
+            self.wake(now.mono + self.config.agent_grace, Wake::Grace(id));
+        }
+        if let Some(node) = self.nodes.get_mut(id) {
+            node.facts = Some(facts);
+        }
+        let names: Vec<String> = self.objects.keys().cloned().collect();
+        for name in names {
+            self.retarget(now, &name, Some(id));
+        }
+    }
+
+    fn delete_node(&mut self, now: Now, name: &str) {
+        let Some(id) = self.nodes.id(name) else {
+            return;
+        };
+        if let Some(node) = self.nodes.get_mut(id) {
+            node.facts = None;
+        }
+        let names: Vec<String> = self.objects.keys().cloned().collect();
+        for name in names {
+            self.retarget(now, &name, Some(id));
+        }
+        self.forget_node_if_gone(now, id);
+    }
+
+    /// A place is free again when there is neither an object nor an agent of that name.
+    pub(crate) fn forget_node_if_gone(&mut self, now: Now, id: NodeId) {
+        let Some(node) = self.nodes.get(id) else {
+            return;
+        };
+        if node.facts.is_some() || node.session.is_some() {
+            return;
+        }
+        for token in node.grants.clone() {
+            self.end_grant(now, token);
+        }
+        for (_, image) in self.images.iter_mut() {
+            image.forget(id);
+        }
+        for policy in self.policies.values_mut() {
+            policy.forget_node(id);
+        }
+        self.free.remove(id);
+        self.stale.remove(&id);
+        self.nodes.remove(id);
+    }
+}
