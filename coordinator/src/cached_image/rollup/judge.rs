@@ -12,6 +12,7 @@ use crate::core::{Core, Now};
 use crate::image::{Failure, Image, ImageId};
 use crate::index::{Node, Object};
 use crate::node_set::NodeId;
+use crate::pacing::host::Host;
 use crate::pacing::{Grant, PROOF_BY_RUNNING};
 
 /// One target node that is not ready.
@@ -95,7 +96,7 @@ pub(super) fn judge(
     let host_pause = core
         .hosts
         .get(&image.host)
-        .and_then(|host| Some((host.paused_until(now.mono)?, host.message.as_str())));
+        .and_then(|host| Some((host.paused_until(now.mono)?, host)));
     if let Some(failure) = failure {
         return Some(failed(now, id, failure, host_pause));
     }
@@ -134,13 +135,13 @@ fn failed(
     now: Now,
     id: NodeId,
     failure: &Failure,
-    host_pause: Option<(Duration, &str)>,
+    host_pause: Option<(Duration, &Host)>,
 ) -> Exception {
     let age = now.mono.saturating_sub(failure.at);
     let retry = host_pause.map_or(failure.retry, |(until, _)| until.max(failure.retry));
     let mut message = failure.message.clone();
     if failure.class == FailureClass::Throttled {
-        message = format!("{message}, next try at {}", seconds(now.wall_at(retry)));
+        message = with_time(&message, now, retry);
     }
     let reason = reason_of(failure.class, failure.attempts, age);
     let exception = Exception::new(id, NodeState::BackingOff, reason, message);
@@ -150,22 +151,26 @@ fn failed(
     }
 }
 
+fn with_time(message: &str, now: Now, retry: Duration) -> String {
+    format!("{message}, next try at {}", seconds(now.wall_at(retry)))
+}
+
 fn waiting(
     now: Now,
     (id, node): (NodeId, &Node),
     image: &Image,
-    host_pause: Option<(Duration, &str)>,
+    host_pause: Option<(Duration, &Host)>,
 ) -> Exception {
     let wait = |reason, message: &str| Exception::new(id, NodeState::Waiting, reason, message);
+    // What keeps the node or the host from serving any image keeps this one back too, although it was never tried.
+    let backs_off =
+        |reason, message: &str| Exception::new(id, NodeState::BackingOff, reason, message);
     if !image.reported.contains(id) {
         return wait(ready::IN_PROGRESS, "waits for the node's inventory");
     }
     if let Some(pause) = node.pause.as_ref().filter(|pause| pause.until > now.mono) {
-        return wait(
-            reason_of(pause.class, pause.attempts, FIRST_FAILURE),
-            &pause.message,
-        )
-        .until(pause.until);
+        let reason = reason_of(pause.class, pause.attempts, FIRST_FAILURE);
+        return backs_off(reason, &pause.message).until(pause.until);
     }
     if let Some(until) = image.probe.waits_until(now.mono) {
         return wait(
@@ -174,8 +179,13 @@ fn waiting(
         )
         .until(until);
     }
-    if let Some((until, message)) = host_pause {
-        return wait(ready::REGISTRY_UNAVAILABLE, message).until(until);
+    if let Some((until, host)) = host_pause {
+        let message = if host.is_throttled() {
+            with_time(&host.message, now, until)
+        } else {
+            host.message.clone()
+        };
+        return backs_off(ready::REGISTRY_UNAVAILABLE, &message).until(until);
     }
     wait(ready::IN_PROGRESS, "waits for its turn")
 }
