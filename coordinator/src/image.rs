@@ -50,6 +50,8 @@ pub struct Check {
     pub number: u64,
     /// The node that was told to check although it holds the image.
     pub checker: Option<NodeId>,
+    /// After a check that failed, the next one waits until then.
+    pub not_before: Duration,
     /// When the last check ended.
     pub last: Option<Timestamp>,
 }
@@ -227,6 +229,12 @@ impl Image {
             }
         }
         self.accepted.insert(node);
+        if checks {
+            // What kept others from checking does not matter any more where they hold what the tag names.
+            let current = self.current.clone();
+            self.failures.retain(|node, _| !current.contains(*node));
+            self.blocked.subtract(&current);
+        }
         moved
     }
 

@@ -125,7 +125,10 @@ impl Core {
         if let Some(image) = self.images.get_mut(image) {
             image.granted.insert(node);
             image.probe.granted(held.token);
-            self.hosts.entry(image.host.clone()).or_default().started();
+            self.hosts
+                .entry(image.host.clone())
+                .or_default()
+                .started(held.token);
         }
         if let Some(node) = self.nodes.get_mut(node) {
             node.grants.push(held.token);
@@ -291,6 +294,7 @@ impl Core {
         };
         if lost_at.is_some() {
             self.wake(now.mono + self.config.agent_grace, Wake::Grace(id));
+            self.relieve_checker(id);
         }
         self.mark_node(now, id);
         self.refresh_free(now, id);

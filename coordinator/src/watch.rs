@@ -1,11 +1,13 @@
 //! Turns watches of the API server into inputs of the state machine.
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 use drop_api::{CachedImage, PullPolicy};
 use futures::TryStreamExt;
 use k8s_openapi::api::core::v1::Node;
 use kube::core::DeserializeGuard;
+use kube::runtime::utils::Backoff;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -18,6 +20,32 @@ use crate::index::ImageObject;
 use crate::objects::limits;
 use crate::pacing::policy::Limits;
 use crate::plan::NodeFacts;
+
+/// Longest wait before a watch is tried again. kube's default waits up to a minute, and after an absence of the API server
+/// it takes two tries: one to hear that the watch is too old, one to list. Few watches of one process press nobody.
+const LONGEST: Duration = Duration::from_secs(5);
+
+/// The wait after an error of a watch: doubles from a tenth of a second up to [`LONGEST`].
+#[derive(Debug, Default)]
+struct Patience {
+    errors: u32,
+}
+
+impl Iterator for Patience {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let wait = Duration::from_millis(100) * (1 << self.errors.min(6));
+        self.errors += 1;
+        Some(wait.min(LONGEST))
+    }
+}
+
+impl Backoff for Patience {
+    fn reset(&mut self) {
+        self.errors = 0;
+    }
+}
 
 /// Watches one kind for ever. `convert` takes what the state machine needs, `wrap` says which input it is. An object that
 /// does not parse is left out with a warning, so that one bad object does not blind the coordinator.
@@ -34,7 +62,8 @@ pub async fn watch<K, T>(
         let name = object.name_any();
         object.0.map(&convert).map_err(|error| warn!(kind = %kind, name, error = %error.error, "object does not parse, left out")).ok()
     };
-    let mut stream = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
+    let mut stream =
+        std::pin::pin!(watcher(api, watcher::Config::default()).backoff(Patience::default()));
     let mut listed = Vec::new();
     loop {
         let change = match stream.try_next().await {
@@ -94,4 +123,22 @@ pub fn image_object(image: CachedImage) -> ImageObject {
 #[must_use]
 pub fn policy(PullPolicy { metadata, spec }: PullPolicy) -> (String, Limits) {
     (metadata.name.unwrap_or_default(), limits(&spec))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_api_server_that_comes_back_is_found_within_seconds() {
+        let mut patience = Patience::default();
+        let waits: Vec<u128> = patience
+            .by_ref()
+            .take(8)
+            .map(|wait| wait.as_millis())
+            .collect();
+        assert_eq!(waits, [100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000]);
+        patience.reset();
+        assert_eq!(patience.next(), Some(Duration::from_millis(100)));
+    }
 }

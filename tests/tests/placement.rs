@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use drop_api::{CachedImage, NodeState, Phase, PullPolicy};
-use drop_tests::cached_image::{
-    condition, is_not_ready, is_ready, is_ready_on, policy, status, yaml,
-};
+use drop_tests::cached_image::{condition, is_not_ready, is_ready_on, policy, status, yaml};
 use drop_tests::cluster::Cluster;
 use drop_tests::coordinator::USER;
 use drop_tests::images::Recipe;
@@ -43,7 +41,11 @@ async fn ready_on(cluster: &Cluster, name: &str, nodes: &[&str]) -> Result<Cache
 
 #[tokio::test(flavor = "multi_thread")]
 async fn row_3_a_node_that_joins_later_is_warmed() -> Result<()> {
-    let mut cluster = Cluster::builder().nodes(1).start().await?;
+    let mut cluster = Cluster::builder()
+        .nodes(1)
+        .coordinator_args(&["--agent-grace", "3s"])
+        .start()
+        .await?;
     let image = prepare(&cluster).await?;
     cluster.apply(&app("app", &image, "")).await?;
     let alone = ready_on(&cluster, "app", &["node-1"]).await?;
@@ -272,6 +274,5 @@ async fn a_missing_policy_is_named_and_the_built_in_one_applies() -> Result<()> 
     let audit = cluster.control_plane.audit()?;
     let writes = audit.resource("pullpolicies").by(USER).writes();
     ensure!(writes.count() == 0, "{}", writes.table());
-    cluster.until::<CachedImage>("app", SOON, is_ready).await?;
     Ok(())
 }

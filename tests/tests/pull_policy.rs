@@ -258,25 +258,23 @@ async fn row_10_a_repull_brings_a_moved_tag_to_every_node_while_ready_stays_true
 async fn a_tag_that_stays_costs_one_request_an_interval_in_the_whole_cluster() -> Result<()> {
     let cluster = three_nodes().await?;
     let interval = Duration::from_secs(3);
-    cluster
-        .apply(&policy(
-            "repull",
-            "maxConcurrentNodes: 100, minDelayBetweenPulls: 0s, repullInterval: 3s",
-        ))
-        .await?;
     cluster.push("team/app", "v1", &small()).await?;
     cluster
         .apply(&yaml(
             "app",
             &cluster.image("team/app"),
             "v1",
-            "policyRef: {name: repull}",
+            &spec("Always"),
         ))
         .await?;
     cluster
         .until::<CachedImage>("app", SOON, |app| is_ready_on(app, &NODES))
         .await?;
 
+    let open = "maxConcurrentNodes: 100, minDelayBetweenPulls: 0s";
+    cluster
+        .apply(&policy("fast", &format!("{open}, repullInterval: 3s")))
+        .await?;
     let mark = cluster.proxy.log().count();
     wait::until("four checks", SOON, async || {
         let log = cluster.proxy.log().after(mark);
@@ -299,5 +297,14 @@ async fn a_tag_that_stays_costs_one_request_an_interval_in_the_whole_cluster() -
             log.table()
         );
     }
+    // Without an interval it is never checked again.
+    cluster.apply(&policy("fast", open)).await?;
+    let mark = cluster.proxy.log().count();
+    wait::holds("at most a check under way", 2 * interval, async || {
+        let log = cluster.proxy.log().after(mark);
+        ensure!(log.count() <= 1, "{}", log.table());
+        Ok(())
+    })
+    .await?;
     Ok(())
 }

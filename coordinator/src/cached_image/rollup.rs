@@ -23,6 +23,8 @@ use crate::node_set::NodeId;
 
 /// Part of the message while nodes hold a former digest.
 pub const NEWEST_DIGEST: &str = "nodes on the newest digest";
+/// Part of the message while the tag's check fails.
+pub const UNCHECKED: &str = "cannot check the tag";
 /// Most nodes that `status.nodes` lists.
 const EXCEPTIONS: usize = 50;
 /// Most names that `status.cachedNodes` lists.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use drop_api::{CachedImageStatus, NodeState, Phase};
 
-use crate::cached_image::rollup::NEWEST_DIGEST;
+use crate::cached_image::rollup::{NEWEST_DIGEST, UNCHECKED};
 
 /// Least time between two writes of one object.
 const SPACING: Duration = Duration::from_secs(1);
@@ -209,7 +209,7 @@ fn urgency(written: Option<&CachedImageStatus>, status: &CachedImageStatus) -> U
 }
 
 /// What conditions say, without the numbers in it.
-fn words(status: &CachedImageStatus) -> Vec<(&str, &str, &str, bool)> {
+fn words(status: &CachedImageStatus) -> Vec<(&str, &str, &str, bool, bool)> {
     status
         .conditions
         .iter()
@@ -219,6 +219,7 @@ fn words(status: &CachedImageStatus) -> Vec<(&str, &str, &str, bool)> {
                 c.status.as_str(),
                 c.reason.as_str(),
                 c.message.contains(NEWEST_DIGEST),
+                c.message.contains(UNCHECKED),
             )
         })
         .collect()

@@ -499,6 +499,8 @@ fn a_full_disk_stops_the_node_and_nobody_else() {
     assert!(world.grants.is_empty());
     assert_eq!(world.word("a", READY).0, "InsufficientDisk");
     assert_eq!(world.status("b").nodes[0].reason, "InsufficientDisk");
+    assert_eq!(world.word("b", READY).0, "InsufficientDisk");
+    assert_eq!(world.status("b").phase, Some(Phase::Degraded));
 }
 
 #[test]
@@ -616,6 +618,63 @@ fn a_moved_tag_is_found_by_one_node_and_ready_stays_true() {
         world.status("a").resolved_digest.as_deref(),
         Some("sha256:two")
     );
+}
+
+#[test]
+fn a_check_that_fails_on_one_node_is_done_by_another_and_ready_stays_true() {
+    let mut world = World::new(2);
+    world.policy(
+        "open",
+        Limits {
+            repull_interval: Some(Duration::from_secs(3600)),
+            ..open()
+        },
+    );
+    world.image("a", with_policy("open"));
+    world.ask_all(2, REFERENCE);
+    for _ in 0..2 {
+        let (node, token) = world.granted();
+        world.done(node, token, "sha256:one");
+    }
+    world.pass_secs(3590);
+    world.desired.clear();
+    world.pass_secs(11);
+    let (checker, _) = world.desired.pop().unwrap();
+    world.ask(checker, REFERENCE);
+    let (node, token) = world.granted();
+    world.fail(node, token, FailureClass::ServerError);
+    world.pass_secs(1);
+    assert_eq!(world.status("a").phase, Some(Phase::Ready));
+    let (reason, message) = world.word("a", READY);
+    assert_eq!(
+        (reason.as_str(), message.as_str()),
+        (
+            "Cached",
+            "Image cached on all 2 target nodes; cannot check the tag: server_error"
+        )
+    );
+    let (relieved, desired) = world.desired.pop().unwrap();
+    assert_eq!((relieved, desired.images[0].check), (checker, 0));
+    assert!(world.desired.is_empty(), "the next check waits");
+    let withdrawn = Ask {
+        references: Vec::new(),
+        withdrawn: vec![REFERENCE.to_owned()],
+    };
+    world.say(checker, agent_message::Kind::Ask(withdrawn));
+
+    world.pass_secs(30);
+    let (other, desired) = world.desired.pop().unwrap();
+    assert_eq!(other, 3 - checker);
+    assert!(desired.images[0].check > 0);
+    world.ask(other, REFERENCE);
+    let (node, token) = world.granted();
+    world.done(node, token, "sha256:one");
+    world.pass_secs(2);
+    assert_eq!(
+        world.word("a", READY).1,
+        "Image cached on all 2 target nodes"
+    );
+    assert_eq!(world.status("a").consecutive_failures, 0);
 }
 
 #[test]

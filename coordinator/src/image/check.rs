@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::core::{Core, Now, Wake};
 use crate::image::ImageId;
-use crate::node_set::NodeSet;
+use crate::node_set::{NodeId, NodeSet};
 
 impl Core {
     /// Sets the alarm for the tag's next check.
@@ -48,13 +48,14 @@ impl Core {
     }
 
     /// Where a tag is to be checked and no node needs the image anyway, one that holds it is asked to.
-    pub(crate) fn choose_checkers(&mut self) {
+    pub(crate) fn choose_checkers(&mut self, now: Now) {
         let due: Vec<ImageId> = self
             .images
             .iter()
             .filter(|(_, image)| {
                 image.check.due.is_some()
                     && image.check.checker.is_none()
+                    && image.check.not_before <= now.mono
                     && image.granted.is_empty()
             })
             .map(|(id, _)| id)
@@ -66,12 +67,28 @@ impl Core {
             .nodes
             .iter()
             .filter(|(_, node)| {
-                node.runtime.available && node.session.as_ref().is_some_and(|s| s.inventoried)
+                node.runtime.available
+                    && node.session.as_ref().is_some_and(|s| s.inventoried)
+                    && node
+                        .pause
+                        .as_ref()
+                        .is_none_or(|pause| pause.until <= now.mono)
             })
             .map(|(id, _)| id)
             .collect();
         for id in due {
             self.choose_checker(id, &able);
+        }
+    }
+
+    /// The node cannot check now. Its trouble must not leave tags unchecked: other nodes are asked to.
+    pub(crate) fn relieve_checker(&mut self, node: NodeId) {
+        for (_, image) in self.images.iter_mut() {
+            if image.check.checker == Some(node) {
+                image.check.checker = None;
+                self.stale.insert(node);
+                self.unsettled = true;
+            }
         }
     }
 

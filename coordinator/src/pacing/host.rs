@@ -1,8 +1,9 @@
 //! Whether a registry host can be asked now.
 //!
-//! A host that says 429 pauses for everybody at once. For other troubles (5xx, refused, DNS, TLS, time-outs) one report is
-//! not enough, since it may be the node that is broken: then a single trial goes on, on another node if there is one, and
-//! its result decides. After a pause, too, one trial goes first.
+//! A host that says 429 pauses for everybody at once, and no success of a pull that began before shortens that. For other
+//! troubles (5xx, refused, DNS, TLS, time-outs) one node's word is not enough, however often it repeats itself, since it may
+//! be the node that is broken: then a single trial goes on, on another node if there is one, and its result decides. After a
+//! pause, too, one trial goes first. What ran before is no trial and holds up nothing.
 
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ pub struct Host {
     state: State,
     /// Grants out for images of this host.
     running: u32,
+    /// The grant that finds out whether the host is well.
+    trial: Option<u64>,
     /// Failures in a row that count against the host.
     strikes: u32,
     last_success: Option<Duration>,
@@ -31,7 +34,11 @@ enum State {
     Healthy,
     /// One trial at a time, and not on the node that complained.
     Suspect(Option<NodeId>),
-    Paused(Duration),
+    Paused {
+        until: Duration,
+        /// It said 429 itself.
+        throttled: bool,
+    },
 }
 
 /// The answer of [`Host::admits`].
@@ -52,12 +59,12 @@ impl Host {
     #[must_use]
     pub fn admits(&self, now: Duration, budget: u32) -> Admission {
         match self.state {
-            State::Paused(until) if now < until => Admission::Until(until),
+            State::Paused { until, .. } if now < until => Admission::Until(until),
             _ if self.running >= budget => Admission::Busy,
             State::Healthy => Admission::Open,
-            State::Suspect(_) | State::Paused(_) if self.running > 0 => Admission::Busy,
+            State::Suspect(_) | State::Paused { .. } if self.trial.is_some() => Admission::Busy,
             State::Suspect(node) => Admission::Trial(node),
-            State::Paused(_) => Admission::Trial(None),
+            State::Paused { .. } => Admission::Trial(None),
         }
     }
 
@@ -65,31 +72,63 @@ impl Host {
     #[must_use]
     pub fn paused_until(&self, now: Duration) -> Option<Duration> {
         match self.state {
-            State::Paused(until) if now < until => Some(until),
+            State::Paused { until, .. } if now < until => Some(until),
             _ => None,
         }
     }
 
+    /// Whether it is paused because it said 429.
+    #[must_use]
+    pub fn is_throttled(&self) -> bool {
+        matches!(
+            self.state,
+            State::Paused {
+                throttled: true,
+                ..
+            }
+        )
+    }
+
     /// A grant for an image of this host went out.
-    pub fn started(&mut self) {
+    pub fn started(&mut self, token: u64) {
         self.running += 1;
+        if self.state != State::Healthy {
+            self.trial = Some(token);
+        }
     }
 
     /// A grant for an image of this host is over, whatever its result.
-    pub fn ended(&mut self) {
+    pub fn ended(&mut self, token: u64) {
         self.running = self.running.saturating_sub(1);
+        if self.trial == Some(token) {
+            self.trial = None;
+        }
+    }
+
+    /// A pull has run for a while without an error. If it was the trial, others need not wait for its end.
+    pub fn proven(&mut self, now: Duration, token: u64) {
+        if self.trial == Some(token) {
+            self.answered(now);
+        }
     }
 
     /// A pull succeeded, or failed in a way that shows that the host answers.
     pub fn answered(&mut self, now: Duration) {
-        self.state = State::Healthy;
-        self.strikes = 0;
         self.last_success = Some(now);
+        if let State::Paused { until, throttled } = self.state
+            && throttled
+            && now < until
+        {
+            return;
+        }
+        self.state = State::Healthy;
+        self.trial = None;
+        self.strikes = 0;
     }
 
     /// The host said 429: everybody waits.
     pub fn throttled(&mut self, now: Duration, backoff: Backoff, message: &str) {
-        self.pause(now, backoff, message);
+        self.pause(now, backoff, message, true);
     }
 
     /// A pull failed for a reason that lies with the host or with the node's way to it.
@@ -105,15 +144,17 @@ impl Host {
                 self.state = State::Suspect(Some(node));
                 message.clone_into(&mut self.message);
             }
-            State::Suspect(_) | State::Paused(_) => self.pause(now, backoff, message),
+            State::Suspect(Some(complainer)) if complainer == node => {}
+            State::Suspect(_) | State::Paused { .. } => self.pause(now, backoff, message, false),
         }
     }
 
-    fn pause(&mut self, now: Duration, backoff: Backoff, message: &str) {
+    fn pause(&mut self, now: Duration, backoff: Backoff, message: &str, throttled: bool) {
         // Pulls that were under way when the pause began report the same trouble: that is no further strike.
         if self.paused_until(now).is_none() {
             self.strikes += 1;
-            self.state = State::Paused(now + backoff.delay(self.strikes));
+            let until = now + backoff.delay(self.strikes);
+            self.state = State::Paused { until, throttled };
         }
         message.clone_into(&mut self.message);
     }
@@ -136,8 +177,8 @@ mod tests {
     #[test]
     fn a_429_pauses_at_once_and_longer_each_time() {
         let mut host = Host::default();
-        host.started();
-        host.ended();
+        host.started(1);
+        host.ended(1);
         host.throttled(secs(0), backoff(), "throttled");
         assert_eq!(host.admits(secs(29), BUDGET), Admission::Until(secs(30)));
         host.throttled(secs(1), backoff(), "throttled");
@@ -161,15 +202,56 @@ mod tests {
             host.admits(secs(100), BUDGET),
             Admission::Trial(Some(NodeId(1)))
         );
-        host.started();
+        host.started(1);
         assert_eq!(
             host.admits(secs(100), BUDGET),
             Admission::Busy,
             "one trial at a time"
         );
-        host.ended();
+        host.ended(1);
         host.failed(secs(101), NodeId(2), backoff(), "refused");
         assert_eq!(host.admits(secs(102), BUDGET), Admission::Until(secs(131)));
+    }
+
+    #[test]
+    fn one_node_that_complains_again_and_again_pauses_nobody() {
+        let mut host = Host::default();
+        for second in 100..110 {
+            host.started(1);
+            host.ended(1);
+            host.failed(secs(second), NodeId(1), backoff(), "refused");
+        }
+        assert_eq!(
+            host.admits(secs(110), BUDGET),
+            Admission::Trial(Some(NodeId(1)))
+        );
+    }
+
+    #[test]
+    fn a_pull_that_began_before_a_429_does_not_end_the_pause() {
+        let mut host = Host::default();
+        host.throttled(secs(0), backoff(), "throttled");
+        host.answered(secs(1));
+        assert_eq!(host.admits(secs(2), BUDGET), Admission::Until(secs(30)));
+        assert_eq!(host.admits(secs(30), BUDGET), Admission::Trial(None));
+    }
+
+    #[test]
+    fn a_long_pull_is_no_trial_and_a_trial_that_runs_is_believed() {
+        let mut host = Host::default();
+        host.started(1);
+        host.failed(secs(100), NodeId(1), backoff(), "refused");
+        assert_eq!(
+            host.admits(secs(100), BUDGET),
+            Admission::Trial(Some(NodeId(1))),
+            "the pull that ran already holds up no trial"
+        );
+        host.started(2);
+        assert_eq!(host.admits(secs(101), BUDGET), Admission::Busy);
+        host.proven(secs(105), 1);
+        assert_eq!(host.admits(secs(105), BUDGET), Admission::Busy);
+        host.proven(secs(115), 2);
+        assert_eq!(host.admits(secs(115), BUDGET), Admission::Open);
     }
 
     #[test]
@@ -188,11 +270,11 @@ mod tests {
     #[test]
     fn the_budget_bounds_running_pulls() {
         let mut host = Host::default();
-        host.started();
+        host.started(1);
         assert_eq!(host.admits(secs(0), 2), Admission::Open);
-        host.started();
+        host.started(1);
         assert_eq!(host.admits(secs(0), 2), Admission::Busy);
-        host.ended();
+        host.ended(1);
         assert_eq!(host.admits(secs(0), 2), Admission::Open);
     }
 }

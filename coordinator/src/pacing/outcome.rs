@@ -40,6 +40,9 @@ impl Core {
         let image_id = grant.image;
         if let Some(image) = self.images.get_mut(image_id) {
             image.probe.runs(token);
+            if let Some(host) = self.hosts.get_mut(&image.host) {
+                host.proven(now.mono, token);
+            }
         }
         self.unsettled = true;
         self.mark_image(now, image_id);
@@ -101,7 +104,7 @@ impl Core {
             image.granted.remove(grant.node);
             image.probe.abandoned(token);
             if let Some(host) = self.hosts.get_mut(&image.host) {
-                host.ended();
+                host.ended(token);
             }
             if !image.is_in_use() {
                 self.idle_images.insert(grant.image);
@@ -206,6 +209,12 @@ impl Core {
         };
         image.failures.insert(node, failure);
         image.blocked.insert(node);
+        if image.check.checker == Some(node) {
+            // The trouble may be this node's: the next check is another one's.
+            image.check.checker = None;
+            image.check.not_before = now.mono + wait;
+            self.stale.insert(node);
+        }
         let host = self.hosts.entry(image.host.clone()).or_default();
         match class.scope() {
             Scope::Image => {

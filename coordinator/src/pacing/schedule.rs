@@ -16,7 +16,7 @@ impl Core {
         if !self.may_grant(now) {
             return;
         }
-        self.choose_checkers();
+        self.choose_checkers(now);
         for (_, name) in self.order.clone() {
             while let Some((image, node)) = self.next_pair(now, &name) {
                 self.grant(now, &name, image, node);
@@ -142,7 +142,10 @@ impl Core {
         node.grants.push(token);
         image.granted.insert(node_id);
         image.probe.granted(token);
-        self.hosts.entry(image.host.clone()).or_default().started();
+        self.hosts
+            .entry(image.host.clone())
+            .or_default()
+            .started(token);
         let policy = object.policy.clone();
         if let Some(policy) = self.policies.get_mut(&policy) {
             policy.started(now.mono, node_id);

@@ -13,6 +13,7 @@ use crate::core::{Core, Now};
 use crate::image::{Failure, Image, ImageId};
 use crate::index::{Node, Object};
 use crate::node_set::NodeId;
+use crate::pacing::host::Host;
 use crate::pacing::{Grant, PROOF_BY_RUNNING};
 
 /// One target node that is not ready.
@@ -96,7 +97,7 @@ pub(super) fn judge<'a>(
     let host_pause = core
         .hosts
         .get(&image.host)
-        .and_then(|host| Some((host.paused_until(now.mono)?, host.message.as_str())));
+        .and_then(|host| Some((host.paused_until(now.mono)?, host)));
     if let Some(failure) = failure {
         return Some(failed(now, id, failure, host_pause));
     }
@@ -135,15 +136,12 @@ fn failed<'a>(
     now: Now,
     id: NodeId,
     failure: &'a Failure,
-    host_pause: Option<(Duration, &str)>,
+    host_pause: Option<(Duration, &Host)>,
 ) -> Exception<'a> {
     let age = now.mono.saturating_sub(failure.at);
     let retry = host_pause.map_or(failure.retry, |(until, _)| until.max(failure.retry));
     let message = match failure.class {
-        FailureClass::Throttled => {
-            let at = seconds(now.wall_at(retry));
-            Cow::Owned(format!("{}, next try at {at}", failure.message))
-        }
+        FailureClass::Throttled => with_time(&failure.message, now, retry),
         _ => Cow::Borrowed(failure.message.as_str()),
     };
     let reason = reason_of(failure.class, failure.attempts, age);
@@ -154,22 +152,27 @@ fn failed<'a>(
     }
 }
 
+fn with_time(message: &str, now: Now, retry: Duration) -> Cow<'static, str> {
+    let at = seconds(now.wall_at(retry));
+    Cow::Owned(format!("{message}, next try at {at}"))
+}
+
 fn waiting<'a>(
     now: Now,
     (id, node): (NodeId, &'a Node),
     image: &Image,
-    host_pause: Option<(Duration, &'a str)>,
+    host_pause: Option<(Duration, &'a Host)>,
 ) -> Exception<'a> {
     let wait = |reason, message: &'a str| Exception::new(id, NodeState::Waiting, reason, message);
+    // What keeps the node or the host from serving any image keeps this one back too, although it was never tried.
+    let backs_off =
+        |reason, message: Cow<'a, str>| Exception::new(id, NodeState::BackingOff, reason, message);
     if !image.reported.contains(id) {
         return wait(ready::IN_PROGRESS, "waits for the node's inventory");
     }
     if let Some(pause) = node.pause.as_ref().filter(|pause| pause.until > now.mono) {
-        return wait(
-            reason_of(pause.class, pause.attempts, FIRST_FAILURE),
-            &pause.message,
-        )
-        .until(pause.until);
+        let reason = reason_of(pause.class, pause.attempts, FIRST_FAILURE);
+        return backs_off(reason, pause.message.as_str().into()).until(pause.until);
     }
     if let Some(until) = image.probe.waits_until(now.mono) {
         return wait(
@@ -178,8 +181,13 @@ fn waiting<'a>(
         )
         .until(until);
     }
-    if let Some((until, message)) = host_pause {
-        return wait(ready::REGISTRY_UNAVAILABLE, message).until(until);
+    if let Some((until, host)) = host_pause {
+        let message = if host.is_throttled() {
+            with_time(&host.message, now, until)
+        } else {
+            Cow::Borrowed(host.message.as_str())
+        };
+        return backs_off(ready::REGISTRY_UNAVAILABLE, message).until(until);
     }
     wait(ready::IN_PROGRESS, "waits for its turn")
 }

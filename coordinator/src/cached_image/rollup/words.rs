@@ -7,7 +7,7 @@ use drop_api::conditions::{progress, ready};
 use jiff::Timestamp;
 
 use super::judge::Exception;
-use super::{Counts, NEWEST_DIGEST};
+use super::{Counts, NEWEST_DIGEST, UNCHECKED};
 use crate::core::Core;
 use crate::image::ImageId;
 use crate::index::Object;
@@ -40,6 +40,14 @@ pub(super) fn ready_words(
         {
             message = format!("{message} ({why})");
         }
+    } else if counts.ready == counts.targeted
+        && let Some(why) = object
+            .image
+            .as_ref()
+            .ok()
+            .and_then(|id| refresh_failure(core, object, *id))
+    {
+        message = format!("{message}; {UNCHECKED}: {why}");
     }
     if object.policy_missing
         && let Some(policy) = &object.facts.spec.policy_ref
@@ -157,7 +165,7 @@ pub(super) fn progress_words(counts: &Counts, ready_reason: &str) -> Words {
     (false, progress::IDLE, "Waiting to start pulls".to_owned())
 }
 
-/// Why a node that is ready with a former digest does not get the newest one.
+/// Why a node that is ready cannot check the tag, or does not get the newest digest.
 fn refresh_failure<'a>(core: &'a Core, object: &Object, id: ImageId) -> Option<&'a str> {
     let failures = &core.images.get(id)?.failures;
     let (_, failure) = failures
