@@ -14,6 +14,7 @@ pub mod containerd;
 pub mod control_plane;
 pub mod coordinator;
 pub mod cri_client;
+pub mod demo;
 pub mod dirs;
 pub mod history;
 pub mod http;
