@@ -106,9 +106,6 @@ impl Core {
             writer::Decision::Nothing => {}
             writer::Decision::At(at) => self.wake(at, Wake::Status(name.to_owned())),
             writer::Decision::Write => {
-                for event in events::transitions(object, &rollup.status) {
-                    self.outputs.push(Output::Publish(event));
-                }
                 let write = Output::Write {
                     name: name.to_owned(),
                     uid: object.facts.uid.clone(),
@@ -133,14 +130,29 @@ impl Core {
         held.then_some(HeldBack { until: Some(until) })
     }
 
-    pub(crate) fn written(&mut self, now: Now, name: &str, result: Result<u64, WriteFailure>) {
-        let Some(object) = self.objects.get_mut(name) else {
+    pub(crate) fn written(
+        &mut self,
+        now: Now,
+        name: &str,
+        uid: &str,
+        result: Result<u64, WriteFailure>,
+    ) {
+        // The answer for an object that is gone means nothing to the one that has its name now.
+        let Some(object) = self.objects.get_mut(name).filter(|o| o.facts.uid == uid) else {
             return;
         };
         let again = match result {
-            Ok(version) => object.record.succeeded(now.mono, version),
-            Err(WriteFailure::Gone) => object.record.gone(),
-            Err(WriteFailure::Retry) => object.record.failed(now.mono),
+            Ok(version) => {
+                let told = object
+                    .record
+                    .in_flight()
+                    .map(|status| events::transitions(object, status));
+                let events = told.into_iter().flatten().map(Output::Publish);
+                self.outputs.extend(events);
+                object.record.succeeded(now.mono, version)
+            }
+            // If the object is gone, the watch will say so and take the record with it.
+            Err(WriteFailure::Gone | WriteFailure::Retry) => object.record.failed(now.mono),
         };
         if let Some(at) = again {
             self.wake(at, Wake::Status(name.to_owned()));

@@ -63,6 +63,7 @@ impl Core {
         for name in names {
             self.retarget(now, &name, Some(id));
         }
+        self.settle_pairs();
         self.forget_node_if_gone(now, id);
     }
 

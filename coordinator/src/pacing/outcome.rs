@@ -89,6 +89,9 @@ impl Core {
             && let Some(image) = self.images.get_mut(grant.image)
         {
             image.blocked.insert(node);
+            if let Some(policy) = self.policies.get_mut(&grant.policy) {
+                policy.undo_start(node, grant.given);
+            }
             self.wake(now.mono + AFTER_RELEASE, Wake::Retry(grant.image, node));
         }
     }
@@ -307,6 +310,7 @@ impl Core {
             message: message.to_owned(),
         });
         self.wake(until, Wake::Node(id));
+        self.relieve_checker(id);
         self.refresh_free(now, id);
         self.mark_node(now, id);
     }

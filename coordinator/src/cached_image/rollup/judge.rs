@@ -67,7 +67,7 @@ pub(super) fn judge<'a>(
     } else {
         &image.present
     };
-    if good.contains(id) {
+    if good.contains(id) && image.reported.contains(id) {
         return None;
     }
     let failure = image.failures.get(&id);

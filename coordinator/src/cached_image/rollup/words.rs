@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use drop_api::NodeState;
 use drop_api::conditions::{progress, ready};
+use drop_api::{ImagePullPolicy, NodeState};
 use jiff::Timestamp;
 
 use super::judge::Exception;
@@ -167,6 +167,9 @@ pub(super) fn progress_words(counts: &Counts, ready_reason: &str) -> Words {
 
 /// Why a node that is ready cannot check the tag, or does not get the newest digest.
 fn refresh_failure<'a>(core: &'a Core, object: &Object, id: ImageId) -> Option<&'a str> {
+    if object.facts.spec.image_pull_policy != ImagePullPolicy::Always {
+        return None;
+    }
     let failures = &core.images.get(id)?.failures;
     let (_, failure) = failures
         .iter()
