@@ -74,49 +74,7 @@ async fn row_15_metrics_carry_data_and_go_with_their_objects() -> Result<()> {
     prometheus.wait_for(&OF_THE_CONTRACT, WITHIN).await?;
     prometheus.wait_for(&OURS, WITHIN).await?;
     let (app, gone) = (format!("{image}:v1"), format!("{missing}:v1"));
-    for (query, expected) in [
-        (
-            format!("drop_images_cached_total{{job='node-1',image='{app}'}}"),
-            1.0,
-        ),
-        (
-            format!("drop_pull_errors_total{{job='node-1',image='{gone}',class='not_found'}}"),
-            1.0,
-        ),
-        (
-            format!("drop_pull_duration_seconds_count{{image='{app}'}}"),
-            1.0,
-        ),
-        (
-            format!("drop_pull_duration_seconds_bucket{{image='{app}',le='2048'}}"),
-            1.0,
-        ),
-        ("drop_nodes_targeted{cachedimage='app'}".to_owned(), 1.0),
-        ("drop_nodes_cached{cachedimage='app'}".to_owned(), 1.0),
-        ("drop_nodes_targeted{cachedimage='missing'}".to_owned(), 1.0),
-        ("drop_nodes_cached{cachedimage='missing'}".to_owned(), 0.0),
-        (
-            format!("drop_consecutive_failures{{cachedimage='app',image='{app}'}}"),
-            0.0,
-        ),
-        (
-            format!("drop_consecutive_failures{{cachedimage='missing',image='{gone}'}}"),
-            1.0,
-        ),
-        ("drop_sessions".to_owned(), 2.0),
-        ("drop_session_up{job='node-1'}".to_owned(), 1.0),
-        ("drop_runtime_up{job='node-1'}".to_owned(), 1.0),
-        ("drop_active_pulls{job='node-1'}".to_owned(), 0.0),
-        ("count(drop_build_info{version!=''})".to_owned(), 3.0),
-    ] {
-        wait::until(format!("{query} to be {expected}"), WITHIN, async || {
-            let samples = prometheus.query(&query).await?;
-            let values: Vec<f64> = samples.iter().map(|sample| sample.value).collect();
-            ensure!(values == [expected], "{values:?}");
-            Ok(())
-        })
-        .await?;
-    }
+    values_are_true(&prometheus, &app, &gone).await?;
     buckets_are_those_of_the_contract(&prometheus).await?;
 
     // The judge of form, on both programs while they have much to say.
@@ -183,6 +141,54 @@ async fn an_edited_image_leaves_no_series_of_its_former_self() -> Result<()> {
         Ok(())
     })
     .await
+}
+
+/// `app` is cached on node-1, `gone` failed there once.
+async fn values_are_true(prometheus: &Prometheus, app: &str, gone: &str) -> Result<()> {
+    for (query, expected) in [
+        (
+            format!("drop_images_cached_total{{job='node-1',image='{app}'}}"),
+            1.0,
+        ),
+        (
+            format!("drop_pull_errors_total{{job='node-1',image='{gone}',class='not_found'}}"),
+            1.0,
+        ),
+        (
+            format!("drop_pull_duration_seconds_count{{image='{app}'}}"),
+            1.0,
+        ),
+        (
+            format!("drop_pull_duration_seconds_bucket{{image='{app}',le='2048'}}"),
+            1.0,
+        ),
+        ("drop_nodes_targeted{cachedimage='app'}".to_owned(), 1.0),
+        ("drop_nodes_cached{cachedimage='app'}".to_owned(), 1.0),
+        ("drop_nodes_targeted{cachedimage='missing'}".to_owned(), 1.0),
+        ("drop_nodes_cached{cachedimage='missing'}".to_owned(), 0.0),
+        (
+            format!("drop_consecutive_failures{{cachedimage='app',image='{app}'}}"),
+            0.0,
+        ),
+        (
+            format!("drop_consecutive_failures{{cachedimage='missing',image='{gone}'}}"),
+            1.0,
+        ),
+        ("drop_sessions".to_owned(), 2.0),
+        ("drop_session_up{job='node-1'}".to_owned(), 1.0),
+        ("drop_runtime_up{job='node-1'}".to_owned(), 1.0),
+        ("drop_active_pulls{job='node-1'}".to_owned(), 0.0),
+        ("count(drop_build_info{version!=''})".to_owned(), 3.0),
+    ] {
+        wait::until(format!("{query} to be {expected}"), WITHIN, async || {
+            let samples = prometheus.query(&query).await?;
+            let values: Vec<f64> = samples.iter().map(|sample| sample.value).collect();
+            ensure!(values == [expected], "{values:?}");
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
 }
 
 async fn buckets_are_those_of_the_contract(prometheus: &Prometheus) -> Result<()> {
