@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use drop_daemon::admin::{self, MetricsPage, Readiness};
+use drop_daemon::bind;
 use drop_daemon::signals::watch_signals;
 use drop_daemon::supervise::Tasks;
 use tokio::sync::{mpsc, watch};
@@ -55,7 +56,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
             recorder,
             more: Arc::new(move || series.page()),
         };
-        let listener = admin::listen(address)
+        let listener = bind::listen(address)
             .await
             .context("--metrics-bind-address")?;
         tasks.spawn(
@@ -64,7 +65,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         );
     }
     if let Some(address) = args.health_probe_bind_address.address() {
-        let listener = admin::listen(address)
+        let listener = bind::listen(address)
             .await
             .context("--health-probe-bind-address")?;
         tasks.spawn(

@@ -32,7 +32,7 @@ pub struct Args {
     /// Where /healthz and /readyz are served; 0 disables them.
     #[arg(long, value_name = "ADDRESS", default_value = ":8081")]
     pub health_probe_bind_address: BindAddress,
-    /// Namespace of the Secrets that CachedImages name.
+    /// Namespace of the Secrets that `CachedImage`s name. No Secret is read yet.
     #[arg(long, value_name = "NAMESPACE", default_value = "drop-system")]
     pub pod_namespace: String,
     /// How long a pull counts as running after its agent was heard last.

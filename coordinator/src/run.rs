@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use drop_daemon::admin::{self, MetricsPage, Readiness};
+use drop_daemon::bind;
 use drop_daemon::{signals, supervise::Tasks};
 use drop_proto::MAX_MESSAGE_BYTES;
 use drop_proto::coordinator_server::CoordinatorServer;
@@ -45,9 +46,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         .session_bind_address
         .address()
         .context("--session-bind-address")?;
-    let listener = TcpListener::bind(session_address)
+    let listener = bind::listen(session_address)
         .await
-        .with_context(|| format!("--session-bind-address: cannot listen on {session_address}"))?;
+        .context("--session-bind-address")?;
     let recorder = admin::install_recorder(&[])?;
     metrics::describe();
     let client = client(&args).await?;
@@ -116,9 +117,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 }
 
 async fn listen(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    admin::listen(address)
-        .await
-        .with_context(|| flag.to_owned())
+    bind::listen(address).await.with_context(|| flag.to_owned())
 }
 
 async fn client(args: &Args) -> anyhow::Result<Client> {

@@ -1,8 +1,12 @@
 //! Addresses to listen on, written as Go programs write them.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
 
 /// An address to listen on: `:8080` (all addresses), `127.0.0.1:8080`, `[::1]:8080`, or `0` for not at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,9 +61,37 @@ impl fmt::Display for BindAddress {
     }
 }
 
+/// Listens at once, so that a taken port is an error at the start and not a failing probe later. All addresses means those
+/// of IPv4 alone where the host has no IPv6.
+pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = match TcpListener::bind(address).await {
+        Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && lacks_ipv6(error.kind()) => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        listener => listener,
+    };
+    listener.with_context(|| format!("cannot listen on {address}"))
+}
+
+/// A host without IPv6 says so in several ways; a taken or forbidden port it says alike for both families.
+fn lacks_ipv6(error: ErrorKind) -> bool {
+    !matches!(error, ErrorKind::AddrInUse | ErrorKind::PermissionDenied)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_taken_port_is_named() {
+        let taken = listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = taken.local_addr().unwrap();
+        let error = listen(address).await.unwrap_err();
+        assert!(
+            format!("{error:#}").contains(&address.to_string()),
+            "{error:#}"
+        );
+    }
 
     #[test]
     fn go_style_addresses_are_understood() {
