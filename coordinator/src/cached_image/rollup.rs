@@ -69,7 +69,7 @@ pub fn rollup(core: &Core, now: Now, object: &Object) -> Rollup {
             continue;
         };
         if let Some(exception) = judge(core, now, object, (image_id, image), id) {
-            exceptions.push(exception)
+            exceptions.push(exception);
         } else {
             cached.extend(core.nodes.get(id).map(|node| node.name.clone()));
             newest += i32::from(
