@@ -14,6 +14,7 @@ pub mod control_plane;
 pub mod coordinator;
 pub mod cri_client;
 pub mod dirs;
+pub mod history;
 pub mod http;
 pub mod images;
 pub mod kubeconfig;
