@@ -41,7 +41,13 @@ kubernetes_program() {
   command -v "$1"
 }
 
-# Runs a command as root. Says why to the user whom sudo is about to ask for a password.
+# Says why to the user whom sudo is about to ask for a password.
+announce_root() {
+  have sudo || die "root is needed to $1; run this as root, or install sudo"
+  sudo -n true 2>/dev/null || say "sudo may ask for your password: root is needed to $1"
+}
+
+# Runs a command as root.
 as_root() {
   local why=$1
   shift
@@ -49,7 +55,6 @@ as_root() {
     "$@"
     return
   fi
-  have sudo || die "root is needed to $why; run this as root, or install sudo"
-  sudo -n true 2>/dev/null || say "sudo may ask for your password: root is needed to $why"
+  announce_root "$why"
   sudo "$@"
 }

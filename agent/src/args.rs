@@ -146,8 +146,16 @@ fn positive(text: &str) -> Result<GoDuration, String> {
     Ok(duration)
 }
 
+/// What a Node's name may be: parts of lower-case letters, digits and inner dashes, joined by dots.
 fn node_name(text: &str) -> Result<String, &'static str> {
-    if text.is_empty() || text.len() > 253 {
+    let is_part = |part: &str| {
+        let is_allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        !part.is_empty()
+            && part.chars().all(is_allowed)
+            && !part.starts_with('-')
+            && !part.ends_with('-')
+    };
+    if text.len() > 253 || !text.split('.').all(is_part) {
         return Err(
             "must be the name of a Node object (in a pod: the downward API's spec.nodeName)",
         );
@@ -181,6 +189,31 @@ impl From<BakeArgs> for Options {
                 OutputFormat::Json => Format::Json,
             },
             terminal,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_name_is_what_a_node_object_can_be_called() {
+        let longest = "n".repeat(253);
+        for name in [
+            "n",
+            "node-1",
+            "10.0.0.7",
+            "ip-10-0-0-7.eu.internal",
+            &longest,
+        ] {
+            assert_eq!(node_name(name), Ok(name.to_owned()));
+        }
+        let too_long = "n".repeat(254);
+        for name in [
+            "", "Node", "a b", "a_b", "-a", "a-", "a..b", "a.", &too_long,
+        ] {
+            assert!(node_name(name).is_err(), "{name}");
         }
     }
 }

@@ -67,8 +67,15 @@ pub fn endpoint(url: &str) -> Result<Endpoint, BadCoordinator> {
     }
     let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| BadCoordinator)?;
     let uri = endpoint.uri();
+    let host = uri.host().unwrap_or_default();
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    // A port beyond 65535 parses as an authority, and a user before the host as well.
+    let is_place = match uri.port_u16() {
+        Some(port) => port > 0 && authority == format!("{host}:{port}"),
+        None => authority == host,
+    };
     let is_plain = matches!(uri.path(), "" | "/") && uri.query().is_none();
-    if uri.host().is_none_or(str::is_empty) || !is_plain {
+    if host.is_empty() || !is_place || !is_plain {
         return Err(BadCoordinator);
     }
     Ok(endpoint
@@ -204,6 +211,7 @@ mod tests {
         for good in [
             "http://drop-coordinator.drop-system:9443",
             "http://127.0.0.1:1/",
+            "http://[::1]:65535",
         ] {
             assert!(endpoint(good).is_ok(), "{good}");
         }
@@ -214,6 +222,10 @@ mod tests {
             "http://",
             "http://c/path",
             "http://c?x",
+            "http://c:99999",
+            "http://c:0",
+            "http://c:",
+            "http://user:secret@c:1",
             "unix:///x",
         ] {
             assert!(endpoint(bad).is_err(), "{bad}");

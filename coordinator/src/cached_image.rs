@@ -9,10 +9,17 @@ pub mod rollup;
 
 pub mod writer;
 
+use std::time::Duration;
+
 use crate::core::{Core, Count, Now, Output, Wake, WriteFailure};
 use crate::image::ImageId;
 use crate::index::Object;
 use crate::node_set::NodeId;
+
+/// A status is not looked at yet: whatever marks the object, or `until`, comes first.
+struct HeldBack {
+    until: Option<Duration>,
+}
 
 impl Core {
     /// Something that the object's status depends on may have changed.
@@ -63,19 +70,22 @@ impl Core {
 
     /// Compares an object's status with what it should be, and writes it if that is due.
     pub(crate) fn evaluate(&mut self, now: Now, name: &str) {
-        if !self.synced.all() || self.stopping {
-            return;
-        }
-        let Some(object) = self.objects.get_mut(name) else {
-            return;
-        };
-        if !object.record.is_due(now.mono) {
+        if self.stopping {
             return;
         }
         let Some(object) = self.objects.get(name) else {
             return;
         };
-        if self.is_held_back(now, object) {
+        if !object.record.is_due(now.mono) {
+            return;
+        }
+        if let Some(held) = self.held_back(now, object) {
+            if let Some(until) = held.until {
+                self.wake(until, Wake::Status(name.to_owned()));
+            }
+            if let Some(object) = self.objects.get_mut(name) {
+                object.record.hold(held.until);
+            }
             return;
         }
         let rollup = rollup::rollup(self, now, object);
@@ -96,9 +106,6 @@ impl Core {
             writer::Decision::Nothing => {}
             writer::Decision::At(at) => self.wake(at, Wake::Status(name.to_owned())),
             writer::Decision::Write => {
-                for event in events::transitions(object, &rollup.status) {
-                    self.outputs.push(Output::Publish(event));
-                }
                 let write = Output::Write {
                     name: name.to_owned(),
                     uid: object.facts.uid.clone(),
@@ -111,23 +118,41 @@ impl Core {
     }
 
     /// After a start, a status that a former process wrote stands until the agents have said what is true now.
-    fn is_held_back(&self, now: Now, object: &Object) -> bool {
+    fn held_back(&self, now: Now, object: &Object) -> Option<HeldBack> {
         let Some(started) = self.started else {
-            return true;
+            // Everything is marked when the first lists are there.
+            return Some(HeldBack { until: None });
         };
-        object.record.written().is_some()
-            && now.mono < started + self.config.agent_grace
-            && !object.targets.iter().all(|node| self.has_reported(node))
+        let until = started + self.config.agent_grace;
+        let held = object.record.is_inherited()
+            && now.mono < until
+            && !object.targets.iter().all(|node| self.has_reported(node));
+        held.then_some(HeldBack { until: Some(until) })
     }
 
-    pub(crate) fn written(&mut self, now: Now, name: &str, result: Result<u64, WriteFailure>) {
-        let Some(object) = self.objects.get_mut(name) else {
+    pub(crate) fn written(
+        &mut self,
+        now: Now,
+        name: &str,
+        uid: &str,
+        result: Result<u64, WriteFailure>,
+    ) {
+        // The answer for an object that is gone means nothing to the one that has its name now.
+        let Some(object) = self.objects.get_mut(name).filter(|o| o.facts.uid == uid) else {
             return;
         };
         let again = match result {
-            Ok(version) => object.record.succeeded(now.mono, version),
-            Err(WriteFailure::Gone) => object.record.gone(),
-            Err(WriteFailure::Retry) => object.record.failed(now.mono),
+            Ok(version) => {
+                let told = object
+                    .record
+                    .in_flight()
+                    .map(|status| events::transitions(object, status));
+                let events = told.into_iter().flatten().map(Output::Publish);
+                self.outputs.extend(events);
+                object.record.succeeded(now.mono, version)
+            }
+            // If the object is gone, the watch will say so and take the record with it.
+            Err(WriteFailure::Gone | WriteFailure::Retry) => object.record.failed(now.mono),
         };
         if let Some(at) = again {
             self.wake(at, Wake::Status(name.to_owned()));

@@ -94,8 +94,8 @@ pub enum Input {
     Said(SessionId, agent_message::Kind),
     /// A session ended.
     Disconnected(SessionId),
-    /// A status write ended: the resource version it made, or that it failed.
-    Written(String, Result<u64, WriteFailure>),
+    /// The status write of the object with this name and uid ended: the resource version it made, or that it failed.
+    Written(String, String, Result<u64, WriteFailure>),
     /// A wake-up.
     Tick,
     /// The process is about to end: nothing is granted any more.
@@ -221,6 +221,10 @@ pub struct Core {
     pub(crate) settled: bool,
     /// Sent after the Desired that they follow from.
     pub(crate) revokes: Vec<Output>,
+    /// Pairs of which an input may have changed whether they are wanted.
+    pub(crate) retargeted: BTreeSet<(ImageId, NodeId)>,
+    /// What agents said before the first lists were there.
+    backlog: Vec<Input>,
     timers: BTreeSet<(Duration, Wake)>,
     pub(crate) outputs: Vec<Output>,
 }
@@ -265,6 +269,8 @@ impl Core {
             writes: crate::cached_image::writer::Bucket::new(config.writes_per_second),
             settled: false,
             revokes: Vec::new(),
+            retargeted: BTreeSet::new(),
+            backlog: Vec::new(),
             timers: BTreeSet::new(),
             outputs: Vec::new(),
         }
@@ -272,16 +278,14 @@ impl Core {
 
     /// Takes in what happened and says what to do about it.
     pub fn step(&mut self, now: Now, input: Input) -> Vec<Output> {
-        match input {
-            Input::Node(change) => self.node_changed(now, change),
-            Input::Image(change) => self.image_changed(now, change),
-            Input::Policy(change) => self.policy_changed(now, change),
-            Input::Connected(session, hello) => self.connected(now, session, hello),
-            Input::Said(session, message) => self.said(now, session, message),
-            Input::Disconnected(session) => self.disconnected(now, session),
-            Input::Written(name, result) => self.written(now, &name, result),
-            Input::Stop => self.stopping = true,
-            Input::Tick => {}
+        let was_synced = self.synced.all();
+        self.take_in(now, input);
+        self.settle_pairs();
+        if !was_synced && self.synced.all() {
+            for waiting in std::mem::take(&mut self.backlog) {
+                self.take_in(now, waiting);
+                self.settle_pairs();
+            }
         }
         self.ring(now);
         if self.unsettled {
@@ -292,6 +296,29 @@ impl Core {
         self.outputs.append(&mut self.revokes);
         self.drop_idle_images();
         std::mem::take(&mut self.outputs)
+    }
+
+    fn take_in(&mut self, now: Now, input: Input) {
+        match input {
+            // What an agent says of images and grants means nothing before the images are known.
+            Input::Connected(..) | Input::Said(..) | Input::Disconnected(..)
+                if !self.synced.all() =>
+            {
+                // A Hello takes grants over for a whole TTL: renewals before it say nothing more, and would pile up.
+                if !matches!(input, Input::Said(_, agent_message::Kind::Renew(_))) {
+                    self.backlog.push(input);
+                }
+            }
+            Input::Node(change) => self.node_changed(now, change),
+            Input::Image(change) => self.image_changed(now, change),
+            Input::Policy(change) => self.policy_changed(now, change),
+            Input::Connected(session, hello) => self.connected(now, session, hello),
+            Input::Said(session, message) => self.said(now, session, message),
+            Input::Disconnected(session) => self.disconnected(now, session),
+            Input::Written(name, uid, result) => self.written(now, &name, &uid, result),
+            Input::Stop => self.stopping = true,
+            Input::Tick => {}
+        }
     }
 
     /// When to call `step` with [`Input::Tick`] at the latest.

@@ -134,6 +134,9 @@ impl Image {
 
     /// What a former leader had learned stands in the status: the digest, and when the tag was checked.
     pub fn restore(&mut self, digest: &str, checked: Option<Timestamp>) {
+        if self.expected.as_deref() == Some(digest) && !self.pinned {
+            self.check.last = self.check.last.max(checked);
+        }
         if self.pinned || self.expected.is_some() {
             return;
         }
@@ -223,7 +226,7 @@ impl Image {
             }
             _ => false,
         };
-        if !moved {
+        if !moved && checks {
             for holder in self.present.clone().iter() {
                 self.judge(holder);
             }

@@ -144,133 +144,146 @@ pub struct Node {
     pub pause: Option<Pause>,
 }
 
-/// Nodes by place and name.
-#[derive(Debug, Default)]
-pub struct Nodes {
-    places: Vec<Option<Node>>,
-    free: Vec<NodeId>,
-    names: HashMap<String, NodeId>,
+/// A number that stands for a named thing in sets and maps.
+pub trait Place: Copy {
+    /// The place with this number.
+    fn at(number: u32) -> Self;
+    /// The place's number.
+    fn number(self) -> usize;
 }
 
-impl Nodes {
-    /// The node's place, made if there is none.
-    pub fn intern(&mut self, name: &str) -> NodeId {
-        if let Some(id) = self.names.get(name) {
-            return *id;
-        }
-        let node = Node {
-            name: name.to_owned(),
-            max_parallel: 1,
-            ..Node::default()
-        };
-        let id = if let Some(id) = self.free.pop() {
-            self.places[id.0 as usize] = Some(node);
-            id
-        } else {
-            self.places.push(Some(node));
-            NodeId(self.places.len() as u32 - 1)
-        };
-        self.names.insert(name.to_owned(), id);
-        id
+impl Place for NodeId {
+    fn at(number: u32) -> Self {
+        Self(number)
     }
 
-    /// The place of a node that is there.
+    fn number(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl Place for ImageId {
+    fn at(number: u32) -> Self {
+        Self(number)
+    }
+
+    fn number(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl Node {
+    /// A node of which nothing is known but its name.
     #[must_use]
-    pub fn id(&self, name: &str) -> Option<NodeId> {
+    pub fn named(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            max_parallel: 1,
+            ..Self::default()
+        }
+    }
+}
+
+/// Nodes by place and name.
+pub type Nodes = Places<NodeId, Node>;
+
+/// Images by place and canonical reference.
+pub type Images = Places<ImageId, Image>;
+
+/// Things by place and name. A place is used again once its thing is removed.
+#[derive(Debug)]
+pub struct Places<P, T> {
+    things: Vec<Option<(String, T)>>,
+    free: Vec<P>,
+    names: HashMap<String, P>,
+}
+
+impl<P, T> Default for Places<P, T> {
+    fn default() -> Self {
+        Self {
+            things: Vec::new(),
+            free: Vec::new(),
+            names: HashMap::new(),
+        }
+    }
+}
+
+impl<P: Place, T> Places<P, T> {
+    /// The place of this name, made with `new` if there is none.
+    pub fn intern(&mut self, name: &str, new: impl FnOnce() -> T) -> P {
+        if let Some(place) = self.names.get(name) {
+            return *place;
+        }
+        let thing = Some((name.to_owned(), new()));
+        let place = self
+            .free
+            .pop()
+            .unwrap_or_else(|| P::at(u32::try_from(self.things.len()).unwrap_or(u32::MAX)));
+        match self.things.get_mut(place.number()) {
+            Some(freed) => *freed = thing,
+            None => self.things.push(thing),
+        }
+        self.names.insert(name.to_owned(), place);
+        place
+    }
+
+    /// The place of this name.
+    #[must_use]
+    pub fn id(&self, name: &str) -> Option<P> {
         self.names.get(name).copied()
     }
 
-    /// The node at this place.
+    /// What is at this place.
     #[must_use]
-    pub fn get(&self, id: NodeId) -> Option<&Node> {
-        self.places.get(id.0 as usize)?.as_ref()
+    pub fn get(&self, place: P) -> Option<&T> {
+        let (_, thing) = self.things.get(place.number())?.as_ref()?;
+        Some(thing)
     }
 
-    /// The node at this place.
-    pub fn get_mut(&mut self, id: NodeId) -> Option<&mut Node> {
-        self.places.get_mut(id.0 as usize)?.as_mut()
+    /// What is at this place.
+    pub fn get_mut(&mut self, place: P) -> Option<&mut T> {
+        let (_, thing) = self.things.get_mut(place.number())?.as_mut()?;
+        Some(thing)
     }
 
-    /// All nodes, by place.
-    pub fn iter(&self) -> impl Iterator<Item = (NodeId, &Node)> {
-        self.places
-            .iter()
-            .enumerate()
-            .filter_map(|(place, node)| Some((NodeId(place as u32), node.as_ref()?)))
+    /// All of it, by place.
+    pub fn iter(&self) -> impl Iterator<Item = (P, &T)> {
+        let numbered = self.things.iter().zip(0..);
+        numbered.filter_map(|(thing, number)| Some((P::at(number), &thing.as_ref()?.1)))
+    }
+
+    /// All of it, by place.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (P, &mut T)> {
+        let numbered = self.things.iter_mut().zip(0..);
+        numbered.filter_map(|(thing, number)| Some((P::at(number), &mut thing.as_mut()?.1)))
     }
 
     /// Frees the place.
-    pub fn remove(&mut self, id: NodeId) {
-        if let Some(node) = self.places.get_mut(id.0 as usize).and_then(Option::take) {
-            self.names.remove(&node.name);
-            self.free.push(id);
+    pub fn remove(&mut self, place: P) {
+        if let Some((name, _)) = self.things.get_mut(place.number()).and_then(Option::take) {
+            self.names.remove(&name);
+            self.free.push(place);
         }
     }
 }
 
-/// Images by place and canonical reference.
-#[derive(Debug, Default)]
-pub struct Images {
-    places: Vec<Option<Image>>,
-    free: Vec<ImageId>,
-    references: HashMap<String, ImageId>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Images {
-    /// The image's place, made with `new` if there is none. The flag says whether it was made.
-    pub fn intern(&mut self, reference: &str, new: impl FnOnce() -> Image) -> (ImageId, bool) {
-        if let Some(id) = self.references.get(reference) {
-            return (*id, false);
-        }
-        let id = if let Some(id) = self.free.pop() {
-            self.places[id.0 as usize] = Some(new());
-            id
-        } else {
-            self.places.push(Some(new()));
-            ImageId(self.places.len() as u32 - 1)
-        };
-        self.references.insert(reference.to_owned(), id);
-        (id, true)
-    }
-
-    /// The place of an image that is there.
-    #[must_use]
-    pub fn id(&self, reference: &str) -> Option<ImageId> {
-        self.references.get(reference).copied()
-    }
-
-    /// The image at this place.
-    #[must_use]
-    pub fn get(&self, id: ImageId) -> Option<&Image> {
-        self.places.get(id.0 as usize)?.as_ref()
-    }
-
-    /// The image at this place.
-    pub fn get_mut(&mut self, id: ImageId) -> Option<&mut Image> {
-        self.places.get_mut(id.0 as usize)?.as_mut()
-    }
-
-    /// All images, by place.
-    pub fn iter(&self) -> impl Iterator<Item = (ImageId, &Image)> {
-        self.places
+    #[test]
+    fn places_are_used_again() {
+        let mut places: Places<NodeId, u8> = Places::default();
+        let (a, b) = (places.intern("a", || 1), places.intern("b", || 2));
+        assert_eq!((a, b), (NodeId(0), NodeId(1)));
+        assert_eq!(places.intern("a", || 9), a);
+        places.remove(a);
+        assert_eq!((places.get(a), places.id("a")), (None, None));
+        assert_eq!(places.intern("c", || 3), a);
+        let all: Vec<_> = places
             .iter()
-            .enumerate()
-            .filter_map(|(place, image)| Some((ImageId(place as u32), image.as_ref()?)))
-    }
-
-    /// All images, by place.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = (ImageId, &mut Image)> {
-        self.places
-            .iter_mut()
-            .enumerate()
-            .filter_map(|(place, image)| Some((ImageId(place as u32), image.as_mut()?)))
-    }
-
-    /// Frees the place.
-    pub fn remove(&mut self, id: ImageId) {
-        if let Some(image) = self.places.get_mut(id.0 as usize).and_then(Option::take) {
-            self.references.remove(&image.reference);
-            self.free.push(id);
-        }
+            .map(|(place, thing)| (place.0, *thing))
+            .collect();
+        assert_eq!(all, [(0, 3), (1, 2)]);
     }
 }

@@ -61,7 +61,7 @@ pub async fn run(config: Config, mut ports: Ports) {
             Some(input) = ports.inputs.recv() => input,
             Some(event) = ports.sessions.recv() => io.welcome(event),
             Some(written) = io.writes.join_next() => match written {
-                Ok((name, result)) => Input::Written(name, result),
+                Ok((name, uid, result)) => Input::Written(name, uid, result),
                 Err(_) => Input::Tick,
             },
             _ = report.tick() => {
@@ -115,7 +115,7 @@ impl Clock {
 
 struct Io {
     outboxes: HashMap<SessionId, Outbox>,
-    writes: JoinSet<(String, Result<u64, WriteFailure>)>,
+    writes: JoinSet<(String, String, Result<u64, WriteFailure>)>,
     client: Client,
     events: mpsc::Sender<Event>,
 }
@@ -148,7 +148,7 @@ impl Io {
                 self.writes.spawn(async move {
                     let result = write_status(client, &name, &uid, &status).await;
                     metrics::status_written(result.is_ok());
-                    (name, result)
+                    (name, uid, result)
                 });
             }
             Output::Publish(event) => {

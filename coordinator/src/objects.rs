@@ -37,10 +37,6 @@ impl Core {
             for (id, status) in restored {
                 self.restore_failures(now, id, &status);
             }
-            let held = now.mono + self.config.agent_grace;
-            for name in self.objects.keys().cloned().collect::<Vec<_>>() {
-                self.wake(held, Wake::Status(name));
-            }
         }
         let names: Vec<String> = self.objects.keys().cloned().collect();
         for name in names {

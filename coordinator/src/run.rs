@@ -161,9 +161,9 @@ async fn publish_events(client: Client, mut queue: mpsc::Receiver<Event>) -> any
         controller: "drop-coordinator".to_owned(),
         instance: None,
     };
-    let recorder = Recorder::new(client, reporter);
+    let recorder = Recorder::new(client.clone(), reporter);
     while let Some(event) = queue.recv().await {
-        apply::publish(&recorder, event).await;
+        apply::publish(&client, &recorder, event).await;
     }
     // The state machine is gone; its own end says why.
     std::future::pending().await

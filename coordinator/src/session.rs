@@ -6,10 +6,13 @@ pub mod desired;
 pub mod server;
 
 use drop_api::ImagePullPolicy;
-use drop_proto::{Ask, Hello, Inventory, RuntimeState, agent_message};
+use drop_proto::{
+    Ask, CoordinatorMessage, HeldGrant, Hello, Inventory, Revoke, RuntimeState, agent_message,
+    coordinator_message,
+};
 
 use crate::core::{Close, Core, Count, Now, Output, Wake};
-use crate::index::{Runtime, Session, SessionId};
+use crate::index::{Node, Runtime, Session, SessionId};
 use crate::node_set::NodeId;
 use crate::pacing::{Grant, PROOF_BY_RUNNING};
 
@@ -21,7 +24,9 @@ impl Core {
                 .push(Output::Close(session, Close::Invalid(why)));
             return;
         }
-        let id = self.nodes.intern(&hello.node);
+        let id = self.nodes.intern(&hello.node, || Node::named(&hello.node));
+        // What it reported before it was away for long is hearsay until it reports again.
+        let lapsed = !self.is_confirmed(now, id);
         let Some(node) = self.nodes.get_mut(id) else {
             return;
         };
@@ -64,6 +69,9 @@ impl Core {
         self.sessions.insert(session, id);
         for (_, image) in self.images.iter_mut() {
             image.asked.remove(id);
+            if lapsed {
+                image.reported.remove(id);
+            }
         }
         // Another process: what the former one was granted died with it, unless this one says that it took it along.
         for token in orphaned {
@@ -84,6 +92,7 @@ impl Core {
         }
         for held in &hello.held {
             self.adopt_grant(now, id, held);
+            self.revoke_unwanted(session, id, held);
         }
         self.runtime_changed(now, id, hello.runtime.unwrap_or_default());
         self.stale.insert(id);
@@ -92,7 +101,7 @@ impl Core {
     }
 
     /// A pull that began in a former session, or under a former leader, counts from now on.
-    fn adopt_grant(&mut self, now: Now, node: NodeId, held: &drop_proto::HeldGrant) {
+    fn adopt_grant(&mut self, now: Now, node: NodeId, held: &HeldGrant) {
         let expires = now.mono + self.config.grant_ttl;
         if let Some(grant) = self.grants.get_mut(&held.token) {
             if grant.node == node {
@@ -138,6 +147,25 @@ impl Core {
             (began + PROOF_BY_RUNNING).max(now.mono),
             Wake::Proof(held.token),
         );
+    }
+
+    /// What the node still pulls may not be wanted there any more: the Revoke of a former session or process never came.
+    fn revoke_unwanted(&mut self, session: SessionId, node: NodeId, held: &HeldGrant) {
+        let image = self
+            .images
+            .id(&held.reference)
+            .and_then(|id| self.images.get(id));
+        if image.is_some_and(|image| image.targeted.contains(node)) {
+            return;
+        }
+        if let Some(grant) = self.grants.get_mut(&held.token) {
+            grant.revoked = true;
+        }
+        let kind = Some(coordinator_message::Kind::Revoke(Revoke {
+            token: held.token,
+        }));
+        self.revokes
+            .push(Output::Send(session, CoordinatorMessage { kind }));
     }
 
     pub(crate) fn said(&mut self, now: Now, session: SessionId, message: agent_message::Kind) {
@@ -202,6 +230,8 @@ impl Core {
             }
             if item.present {
                 image.holds(id, &item.digests);
+                // An agent that needs the image all the same asks again after this.
+                image.asked.remove(id);
                 if remembered {
                     image.accepted.insert(id);
                 }
@@ -209,7 +239,6 @@ impl Core {
                     image.adopt_held(id);
                 }
                 if !always || image.current.contains(id) && image.check.checker != Some(id) {
-                    image.asked.remove(id);
                     image.failures.remove(&id);
                     image.blocked.remove(id);
                 }
@@ -307,6 +336,10 @@ impl Core {
         if let Some(node) = self.nodes.get_mut(id) {
             node.session = None;
             node.lost_at = Some(now.mono);
+            // What a former process knew of the node has served its purpose: the node's own reports count by now.
+            for object in self.objects.values_mut() {
+                object.remembered.remove(&node.name);
+            }
         }
         for (_, image) in self.images.iter_mut() {
             image.asked.remove(id);

@@ -16,6 +16,12 @@ pub fn yaml(name: &str, image: &str, tag: &str, spec: &str) -> String {
     )
 }
 
+/// A CachedImage that names a digest and no tag. `spec` as in [`yaml`].
+#[must_use]
+pub fn yaml_of_digest(name: &str, image: &str, digest: &str, spec: &str) -> String {
+    yaml(name, image, "", spec).replace("tag: \"\"", &format!("digest: \"{digest}\""))
+}
+
 /// A PullPolicy that holds nothing back, unless `spec` (as in [`yaml`]) says otherwise.
 #[must_use]
 pub fn policy(name: &str, spec: &str) -> String {
@@ -35,18 +41,53 @@ pub fn status(image: &CachedImage) -> CachedImageStatus {
     image.status.clone().unwrap_or_default()
 }
 
-/// Whether the image is Ready for the spec that it has now.
-pub fn is_ready(image: &CachedImage) -> Result<()> {
-    let status = status(image);
+/// Whether the status is of the spec that the image has now.
+pub fn is_current(image: &CachedImage) -> Result<()> {
     ensure!(
-        Some(status.observed_generation) == image.metadata.generation,
+        Some(status(image).observed_generation) == image.metadata.generation,
         "the status is of an older spec"
     );
+    Ok(())
+}
+
+/// Whether the image is Ready for the spec that it has now.
+pub fn is_ready(image: &CachedImage) -> Result<()> {
+    is_current(image)?;
+    let status = status(image);
     ensure!(
         status.phase == Some(Phase::Ready),
         "phase {:?}, {:?}",
         status.phase,
         condition(image, "Ready")
+    );
+    Ok(())
+}
+
+/// Whether the image is Ready on these nodes (sorted) and wanted nowhere else.
+pub fn is_ready_on(image: &CachedImage, nodes: &[&str]) -> Result<()> {
+    is_ready(image)?;
+    let status = status(image);
+    ensure!(
+        status.cached_nodes == nodes,
+        "cached on {:?}, not on {nodes:?}",
+        status.cached_nodes
+    );
+    let ready = format!("{0}/{0}", nodes.len());
+    ensure!(
+        status.ready.as_deref() == Some(&ready),
+        "{:?} ready, not {ready}",
+        status.ready
+    );
+    Ok(())
+}
+
+/// Whether Ready is False for this reason, for the spec that the image has now.
+pub fn is_not_ready(image: &CachedImage, reason: &str) -> Result<()> {
+    is_current(image)?;
+    let (word, why, message) = condition(image, "Ready");
+    ensure!(
+        word == "False" && why == reason,
+        "Ready is {word} {why} ({message}), not False {reason}"
     );
     Ok(())
 }

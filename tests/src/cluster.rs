@@ -161,6 +161,33 @@ impl Cluster {
         recipe.push(&self.registry, repository, tag).await
     }
 
+    /// The nodes whose runtime itself lists `reference` with this digest.
+    pub async fn holders(&self, reference: &str, digest: &str) -> Result<Vec<&str>> {
+        let mut holders = Vec::new();
+        for node in &self.nodes {
+            let digests = node.cri().digests(reference).await?;
+            if digests.iter().any(|held| held == digest) {
+                holders.push(node.name());
+            }
+        }
+        Ok(holders)
+    }
+
+    /// Each of these nodes pulls `reference` as a kubelet would for a pod.
+    pub async fn pull_beside(&self, reference: &str, nodes: &[&str]) -> Result<()> {
+        for node in self
+            .nodes
+            .iter()
+            .filter(|node| nodes.contains(&node.name()))
+        {
+            node.cri()
+                .pull(reference)
+                .await
+                .with_context(|| format!("pull {reference} on {}", node.name()))?;
+        }
+        Ok(())
+    }
+
     /// Applies YAML documents as an administrator.
     pub async fn apply(&self, yaml: &str) -> Result<()> {
         self.control_plane.apply(yaml).await

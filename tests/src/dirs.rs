@@ -2,6 +2,7 @@
 //!
 //! A test program that was killed leaves its directory behind; the next one removes it.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Once;
@@ -11,11 +12,14 @@ use anyhow::{Context, Result};
 use crate::parts;
 
 const PREFIX: &str = "drop-test-";
+/// Locked by the program whose directory it is in, for as long as that lives.
+const LOCK: &str = ".lock";
 
 /// A directory of one test. Dropped: mounts in it are undone and it is removed, unless `DROP_TEST_KEEP` is set.
 #[derive(Debug)]
 pub struct Scratch {
     path: PathBuf,
+    _lock: File,
 }
 
 impl Scratch {
@@ -30,7 +34,9 @@ impl Scratch {
         );
         let path = Path::new("/tmp").join(name);
         std::fs::create_dir(&path).with_context(|| format!("create {}", path.display()))?;
-        Ok(Self { path })
+        let lock = File::create(path.join(LOCK)).context("create a lock file")?;
+        lock.try_lock().context("lock the new directory")?;
+        Ok(Self { path, _lock: lock })
     }
 
     /// Where it is.
@@ -124,22 +130,21 @@ fn keep(path: &Path) {
     let _ = std::fs::write(path.join(".keep"), "");
 }
 
-/// Removes directories whose test program is gone.
+/// Removes directories whose test program is gone: it holds the lock no more. A directory without a lock is being made, or
+/// being removed by another program.
 fn sweep() {
     for entry in std::fs::read_dir("/tmp").into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let Some(owner) = name
+        let ours = entry
+            .file_name()
             .to_str()
-            .and_then(|name| name.strip_prefix(PREFIX)?.split('-').next())
-        else {
+            .is_some_and(|name| name.starts_with(PREFIX));
+        let path = entry.path();
+        if !ours || path.join(".keep").exists() {
             continue;
-        };
-        let Ok(owner) = owner.parse::<u32>() else {
-            continue;
-        };
-        let alive = Path::new("/proc").join(owner.to_string()).exists();
-        if !alive && !entry.path().join(".keep").exists() {
-            remove(&entry.path());
+        }
+        let abandoned = File::open(path.join(LOCK)).is_ok_and(|lock| lock.try_lock().is_ok());
+        if abandoned {
+            remove(&path);
         }
     }
 }

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::agent::Agent;
 use crate::containerd::{Containerd, Disk};
+use crate::cri_client::CriClient;
 use crate::images::this_platform;
 use crate::scripted_cri::ScriptedCri;
 
@@ -179,6 +180,16 @@ impl Node {
         }
     }
 
+    /// Its CRI socket, called by a bystander.
+    #[must_use]
+    pub fn cri(&self) -> CriClient {
+        let endpoint = match &self.runtime {
+            Runtime::Containerd(containerd) => containerd.endpoint(),
+            Runtime::Scripted(scripted) => scripted.endpoint(),
+        };
+        CriClient::new(Path::new(endpoint.trim_start_matches("unix://")))
+    }
+
     /// Its agent. An error when there is none.
     pub fn agent(&mut self) -> Result<&mut Agent> {
         let name = &self.name;
@@ -223,6 +234,22 @@ impl Node {
     /// Cordons as `kubectl cordon` does, without the taint that only a node-lifecycle controller adds.
     pub async fn cordon(&self) -> Result<()> {
         self.patch(json!({"spec": {"unschedulable": true}})).await
+    }
+
+    /// Its kubelet is not ready, as its status says; the taint that a node-lifecycle controller would add is not there.
+    pub async fn not_ready(&self) -> Result<()> {
+        let api: Api<NodeObject> = Api::all(self.client.clone());
+        let status = json!({"status": {"conditions": [
+            {"type": "Ready", "status": "False", "reason": "KubeletNotReady", "message": "container runtime is down"},
+        ]}});
+        api.patch_status(
+            &self.name,
+            &PatchParams::default(),
+            &Patch::Strategic(status),
+        )
+        .await
+        .context("set a Node's status")?;
+        Ok(())
     }
 
     /// Deletes the Node object; the agent and the runtime go on.

@@ -198,7 +198,7 @@ async fn each_trouble_has_its_reason_its_cause_and_its_class() -> Result<()> {
         .apply(&yaml("good", &cluster.image("good"), "v1", BY_FAST))
         .await?;
     cluster.until("good", SOON, is_ready).await?;
-    let good = History::of(cluster.client(), "good");
+    let good = History::of(&cluster.client(), "good");
 
     // A host that is in trouble pauses, so each such trouble has a host of its own.
     let upstream = cluster.registry.address();
@@ -223,7 +223,7 @@ async fn each_trouble_has_its_reason_its_cause_and_its_class() -> Result<()> {
     let troubles = troubles(&cluster, &busy, &broken, &refused);
     let mut histories = Vec::new();
     for trouble in &troubles {
-        histories.push(History::of(cluster.client(), trouble.name));
+        histories.push(History::of(&cluster.client(), trouble.name));
         cluster
             .apply(&yaml(trouble.name, &trouble.image, "v1", BY_FAST))
             .await?;
@@ -295,7 +295,7 @@ async fn a_missing_tag_costs_one_pull_in_the_whole_cluster_before_the_back_off()
     let cluster = Cluster::builder().nodes(3).start().await?;
     cluster.apply(&policy("fast", "failureBackoff: {initial: 2s, max: 15s}, maxConcurrentNodes: 3, minDelayBetweenPulls: 0s")).await?;
     cluster.push("app", "v1", &Recipe::layers(&[1_000])).await?;
-    let typo = History::of(cluster.client(), "typo");
+    let typo = History::of(&cluster.client(), "typo");
     cluster
         .apply(&yaml("typo", &cluster.image("app"), "v11", BY_FAST))
         .await?;

@@ -65,8 +65,8 @@ async fn a_killed_coordinator_interrupts_no_pull_and_repeats_none() -> Result<()
     let mut cluster = Cluster::builder().nodes(1).start().await?;
     let slow = in_the_middle_of_a_pull(&mut cluster).await?;
     let (large, small) = (
-        History::of(cluster.client(), "large"),
-        History::of(cluster.client(), "small"),
+        History::start(&cluster.client(), "large").await?,
+        History::start(&cluster.client(), "small").await?,
     );
     let small_requests = cluster.proxy.log().repository("small").count();
     let small_before = status(&cluster.get("small").await?);
@@ -108,7 +108,7 @@ async fn a_killed_coordinator_interrupts_no_pull_and_repeats_none() -> Result<()
 async fn a_killed_agents_pull_is_begun_once_more_by_the_next_agent() -> Result<()> {
     let mut cluster = Cluster::builder().nodes(1).start().await?;
     let slow = in_the_middle_of_a_pull(&mut cluster).await?;
-    let large = History::of(cluster.client(), "large");
+    let large = History::start(&cluster.client(), "large").await?;
     let small_requests = cluster.proxy.log().repository("small").count();
 
     cluster.node("node-1")?.agent()?.kill();
@@ -142,7 +142,7 @@ async fn a_killed_agents_pull_is_begun_once_more_by_the_next_agent() -> Result<(
 async fn a_killed_containerd_resumes_its_download() -> Result<()> {
     let mut cluster = Cluster::builder().nodes(1).start().await?;
     let slow = in_the_middle_of_a_pull(&mut cluster).await?;
-    let large = History::of(cluster.client(), "large");
+    let large = History::start(&cluster.client(), "large").await?;
     let reference = format!("{}:v1", cluster.image("large"));
 
     cluster.node("node-1")?.containerd()?.kill();

@@ -53,7 +53,7 @@ async fn errors(cluster: &mut Cluster, reference: &str, class: &str) -> Result<i
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pull_that_says_ok_and_lists_nothing_is_never_called_ready() -> Result<()> {
     let mut cluster = scripted("2s").await?;
-    let history = History::of(cluster.client(), "ghost");
+    let history = History::of(&cluster.client(), "ghost");
     let reference = "r.example/ghost:v1";
     cluster
         .node("node-1")?
@@ -239,7 +239,7 @@ async fn errors_of_other_runtimes_mean_the_same() -> Result<()> {
     for (name, code, .., text) in TEXTS {
         let image = format!("{name}.example/team/app");
         let reference = format!("{image}:v1");
-        histories.push(History::of(cluster.client(), name));
+        histories.push(History::of(&cluster.client(), name));
         let text = text.replace("REF", &reference);
         let replies = [Reply::failed(code, &text), Reply::default()];
         cluster

@@ -100,7 +100,7 @@ async fn row_10_ready_stays_true_while_a_repull_fails() -> Result<()> {
         .await?;
     let first: CachedImage = cluster.until("app", SOON, is_ready).await?;
 
-    let history = History::of(cluster.client(), "app");
+    let history = History::start(&cluster.client(), "app").await?;
     let broken = cluster.proxy.inject(Fault::status(500).on(Kind::Manifest));
     let moved = cluster
         .push("app", "v1", &Recipe::layers(&[100_000]))
@@ -158,7 +158,7 @@ async fn row_14_concurrent_completions_lose_no_node() -> Result<()> {
         cluster
             .push(name, "v1", &Recipe::layers(&[200_000]))
             .await?;
-        histories.push((name, History::of(cluster.client(), name)));
+        histories.push((name, History::of(&cluster.client(), name)));
     }
     for name in IMAGES {
         cluster

@@ -70,6 +70,10 @@ impl Image {
         let lost = now == Presence::Absent && matches!(self.known, Some(Presence::Present(_)));
         // Gone and back between two reports is no loss worth a word.
         self.lost = lost || (self.lost && now == Presence::Absent);
+        if now == Presence::Absent {
+            // What was pulled is gone: another image under this reference is no answer to anything.
+            self.fresh = None;
+        }
         self.known = Some(now);
         lost
     }

@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use drop_api::{CachedImage, CachedImageStatus, GROUP, VERSION};
-use kube::api::{Patch, PatchParams};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::events;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::runtime::events::{EventType, Recorder};
 use kube::{Api, Client, ResourceExt};
 use tracing::warn;
@@ -13,6 +17,14 @@ use crate::core::WriteFailure;
 
 /// Owner of the fields that the coordinator writes by server-side apply.
 pub const FIELD_MANAGER: &str = "drop-coordinator";
+/// What the coordinator was about when an Event happened.
+const ACTION: &str = "Cache";
+/// Where Events about cluster-scoped objects live.
+const EVENTS_NAMESPACE: &str = "default";
+/// The recorder names an Event after its object, with a dot and 16 hex digits of time behind it; 253 characters is the end.
+const LONGEST_RECORDED: usize = 253 - 17;
+/// Characters of an object's name in a name that the API server chooses; it keeps 58 at most.
+const GENERATED: usize = 57;
 /// An API server that takes longer is away; the write comes again.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -66,15 +78,50 @@ pub(crate) fn resource_version(object: &impl ResourceExt) -> u64 {
 }
 
 /// Publishes one Event. A lost Event is not tried again: the status says the same.
-pub async fn publish(recorder: &Recorder, event: Event) {
-    let reference = k8s_openapi::api::core::v1::ObjectReference {
-        api_version: Some(format!("{GROUP}/{VERSION}")),
-        kind: Some("CachedImage".to_owned()),
-        name: Some(event.name.clone()),
-        uid: Some(event.uid),
-        ..Default::default()
+pub async fn publish(client: &Client, recorder: &Recorder, event: Event) {
+    let name = event.name.clone();
+    let publishing = async {
+        if name.len() > LONGEST_RECORDED {
+            return create_event(client, event).await;
+        }
+        let reference = reference(&event);
+        recorder.publish(&recorded(event), &reference).await
     };
-    let published = kube::runtime::events::Event {
+    match tokio::time::timeout(TIMEOUT, publishing).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            warn!(cachedimage = name, error = %error, "cannot publish event (create events.events.k8s.io)");
+        }
+        Err(_) => warn!(cachedimage = name, "event timed out"),
+    }
+}
+
+/// For objects whose names leave no room for what the recorder appends: the API server chooses the Event's name.
+async fn create_event(client: &Client, event: Event) -> Result<(), kube::Error> {
+    let api: Api<events::v1::Event> = Api::namespaced(client.clone(), EVENTS_NAMESPACE);
+    // Cut where a name may be cut: the API server adds five characters behind the dash.
+    let beginning: String = event.name.chars().take(GENERATED).collect();
+    let beginning = beginning.trim_end_matches(['.', '-']);
+    let object = events::v1::Event {
+        metadata: ObjectMeta {
+            generate_name: Some(format!("{beginning}-")),
+            ..ObjectMeta::default()
+        },
+        regarding: Some(reference(&event)),
+        type_: Some(if event.warning { "Warning" } else { "Normal" }.to_owned()),
+        reason: Some(event.reason),
+        note: Some(event.note),
+        action: Some(ACTION.to_owned()),
+        event_time: Some(MicroTime(Timestamp::now())),
+        reporting_controller: Some(FIELD_MANAGER.to_owned()),
+        reporting_instance: Some(FIELD_MANAGER.to_owned()),
+        ..events::v1::Event::default()
+    };
+    api.create(&PostParams::default(), &object).await.map(drop)
+}
+
+fn recorded(event: Event) -> kube::runtime::events::Event {
+    kube::runtime::events::Event {
         type_: if event.warning {
             EventType::Warning
         } else {
@@ -82,14 +129,17 @@ pub async fn publish(recorder: &Recorder, event: Event) {
         },
         reason: event.reason,
         note: Some(event.note),
-        action: "Cache".to_owned(),
+        action: ACTION.to_owned(),
         secondary: None,
-    };
-    match tokio::time::timeout(TIMEOUT, recorder.publish(&published, &reference)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => {
-            warn!(cachedimage = event.name, error = %error, "cannot publish event (create events.events.k8s.io)");
-        }
-        Err(_) => warn!(cachedimage = event.name, "event timed out"),
+    }
+}
+
+fn reference(event: &Event) -> ObjectReference {
+    ObjectReference {
+        api_version: Some(format!("{GROUP}/{VERSION}")),
+        kind: Some("CachedImage".to_owned()),
+        name: Some(event.name.clone()),
+        uid: Some(event.uid.clone()),
+        ..ObjectReference::default()
     }
 }

@@ -120,7 +120,12 @@ pub fn rollup(core: &Core, now: Now, object: &Object) -> Rollup {
     }
 }
 
-fn count(object: &Object, image: Option<&Image>, ready: usize, exceptions: &[Exception]) -> Counts {
+fn count(
+    object: &Object,
+    image: Option<&Image>,
+    ready: usize,
+    exceptions: &[Exception<'_>],
+) -> Counts {
     let number = |nodes: usize| i32::try_from(nodes).unwrap_or(i32::MAX);
     let in_state = |states: &[NodeState]| {
         number(
@@ -210,7 +215,7 @@ fn list(
     core: &Core,
     now: Now,
     written: Option<&CachedImageStatus>,
-    mut exceptions: Vec<Exception>,
+    mut exceptions: Vec<Exception<'_>>,
 ) -> Vec<NodeException> {
     let name = |id: NodeId| core.nodes.get(id).map_or("", |node| node.name.as_str());
     let rank = |state: NodeState| match state {
@@ -221,8 +226,14 @@ fn list(
         NodeState::Pulling => 4,
         NodeState::Waiting => 5,
     };
-    exceptions.sort_by(|a, b| (rank(a.state), name(a.node)).cmp(&(rank(b.state), name(b.node))));
-    exceptions.truncate(EXCEPTIONS);
+    let worse = |a: &Exception<'_>, b: &Exception<'_>| {
+        (rank(a.state), name(a.node)).cmp(&(rank(b.state), name(b.node)))
+    };
+    if exceptions.len() > EXCEPTIONS {
+        exceptions.select_nth_unstable_by(EXCEPTIONS, worse);
+        exceptions.truncate(EXCEPTIONS);
+    }
+    exceptions.sort_unstable_by(worse);
     exceptions
         .into_iter()
         .map(|exception| {
@@ -239,7 +250,7 @@ fn list(
                 node,
                 state: exception.state,
                 reason: exception.reason.to_owned(),
-                message: exception.message,
+                message: exception.message.into_owned(),
                 attempts: i32::try_from(exception.attempts).unwrap_or(i32::MAX),
                 since: Some(since),
                 next_retry: exception.retry.map(|at| time(now.wall_at(at))),

@@ -29,6 +29,8 @@ pub struct Record {
     /// Resource version that `written` is known from.
     version: u64,
     in_flight: Option<CachedImageStatus>,
+    /// A write failed, but may have landed: what stands there is not known for certain.
+    doubted: bool,
     /// When the first change came that is not written yet.
     changed: Option<Duration>,
     /// When the next look is due.
@@ -73,6 +75,7 @@ impl Record {
             return false;
         }
         self.version = version;
+        self.doubted = false;
         let differs = self.written != status;
         self.written = status;
         differs
@@ -95,6 +98,17 @@ impl Record {
         self.in_flight.is_none() && self.look.is_some_and(|look| look <= now)
     }
 
+    /// It is not the time to decide: the next look is at `until`, or earlier if something changes.
+    pub fn hold(&mut self, until: Option<Duration>) {
+        self.look = until;
+    }
+
+    /// Whether the status that stands there is a former process's.
+    #[must_use]
+    pub fn is_inherited(&self) -> bool {
+        self.written.is_some() && self.last_write.is_none()
+    }
+
     /// Decides about the status that should stand there now.
     pub fn decide(
         &mut self,
@@ -104,7 +118,7 @@ impl Record {
         bucket: &mut Bucket,
     ) -> Decision {
         self.look = None;
-        if self.written.as_ref() == Some(status) {
+        if self.written.as_ref() == Some(status) && !self.doubted {
             self.changed = None;
             self.look = changes_at;
             return Decision::Nothing;
@@ -146,6 +160,7 @@ impl Record {
             self.written = Some(status);
         }
         self.version = self.version.max(version);
+        self.doubted = false;
         self.failures = 0;
         self.not_before = None;
         self.look = Some(now);
@@ -155,6 +170,7 @@ impl Record {
     /// The write failed. Returns when to look again.
     pub fn failed(&mut self, now: Duration) -> Option<Duration> {
         self.in_flight = None;
+        self.doubted = true;
         self.failures += 1;
         let wait = SPACING
             .saturating_mul(1 << self.failures.min(8))
@@ -165,10 +181,10 @@ impl Record {
         self.look
     }
 
-    /// There is no such object any more.
-    pub fn gone(&mut self) -> Option<Duration> {
-        self.in_flight = None;
-        None
+    /// The write under way.
+    #[must_use]
+    pub fn in_flight(&self) -> Option<&CachedImageStatus> {
+        self.in_flight.as_ref()
     }
 }
 
@@ -413,6 +429,20 @@ mod tests {
             record.failed(ms(2300));
         }
         assert_eq!(record.failed(ms(0)), Some(RETRY_MAX));
+    }
+
+    #[test]
+    fn a_write_that_may_have_landed_is_made_good() {
+        let mut writer = Writer::new();
+        let (good, bad) = (status(Phase::Ready, 3, 3), status(Phase::Pulling, 2, 3));
+        writer.change(ms(0), &good);
+        writer.record.mark(ms(2000), 3);
+        writer.record.writing(ms(2300), bad);
+        writer.record.failed(ms(2300));
+        assert!(
+            writer.change(ms(9000), &good).is_some(),
+            "the API server may show the other one"
+        );
     }
 
     #[test]

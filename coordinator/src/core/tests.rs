@@ -26,6 +26,7 @@ struct World {
     grants: Vec<(u64, Grant)>,
     desired: Vec<(u64, drop_proto::Desired)>,
     closed: Vec<(u64, Close)>,
+    revoked: Vec<u64>,
     events: Vec<String>,
 }
 
@@ -41,6 +42,7 @@ impl World {
             grants: Vec::new(),
             desired: Vec::new(),
             closed: Vec::new(),
+            revoked: Vec::new(),
             events: Vec::new(),
         };
         world.step(Input::Policy(Change::Replaced(Vec::new())));
@@ -67,15 +69,15 @@ impl World {
                     coordinator_message::Kind::Desired(desired) => {
                         self.desired.push((session.0, desired));
                     }
-                    coordinator_message::Kind::Revoke(_) => {}
+                    coordinator_message::Kind::Revoke(revoke) => self.revoked.push(revoke.token),
                 },
                 Output::Close(session, close) => self.closed.push((session.0, close)),
-                Output::Write { name, status, .. } => {
+                Output::Write { name, uid, status } => {
                     self.writes += 1;
                     self.version += 1;
                     self.written.insert(name.clone(), *status);
                     let version = self.version;
-                    self.step(Input::Written(name, Ok(version)));
+                    self.step(Input::Written(name, uid, Ok(version)));
                 }
                 Output::Publish(event) => self.events.push(event.reason),
                 Output::Count(_) => {}
@@ -361,6 +363,14 @@ fn the_user_who_edits_the_object_does_not_wait() {
     world.pass_secs(5);
     assert!(world.grants.is_empty());
     world.image("a", |spec| spec.priority = Some(1));
+    assert!(
+        world.grants.is_empty(),
+        "its place in the order mends nothing"
+    );
+    world.image("a", |spec| {
+        let secret = serde_json::from_value(serde_json::json!({"name": "creds"})).unwrap();
+        spec.image_pull_secrets = vec![secret];
+    });
     world.granted();
 }
 
@@ -873,12 +883,26 @@ fn a_restart_writes_nothing_that_is_still_true() {
     old.pass_secs(5);
     assert_eq!(old.status("a").phase, Some(Phase::Ready));
 
+    let mut new = successor(&old);
+    new.pass_secs(5);
+    for node in 1..=2 {
+        new.connect(node, Vec::new());
+        new.holds(node, REFERENCE, "sha256:one");
+    }
+    new.pass_secs(600);
+    assert_eq!(new.writes, 0, "{:?}", new.written);
+    assert!(new.grants.is_empty());
+}
+
+/// Another process after `old`: two nodes, no agent yet, and image `a` with what stands in its status.
+fn successor(old: &World) -> World {
     let mut new = World::new(0);
     new.core = Core::new(Config::default());
     new.now = old.now;
     new.written = old.written.clone();
     let object = new.object("a", 1, with_policy("open"));
     new.step(Input::Image(Change::Replaced(vec![object])));
+    new.pass_secs(1);
     new.step(Input::Policy(Change::Replaced(vec![(
         "open".to_owned(),
         open(),
@@ -888,14 +912,62 @@ fn a_restart_writes_nothing_that_is_still_true() {
         ..NodeFacts::default()
     });
     new.step(Input::Node(Change::Replaced(facts.to_vec())));
-    new.pass_secs(5);
-    for node in 1..=2 {
-        new.connect(node, Vec::new());
-        new.holds(node, REFERENCE, "sha256:one");
+    new
+}
+
+#[test]
+fn a_restart_tells_what_changed_as_soon_as_all_agents_have_spoken() {
+    let mut old = World::new(2);
+    old.policy("open", open());
+    old.image("a", with_policy("open"));
+    old.ask_all(2, REFERENCE);
+    for _ in 0..2 {
+        let (node, token) = old.granted();
+        old.done(node, token, "sha256:one");
     }
-    new.pass_secs(600);
-    assert_eq!(new.writes, 0, "{:?}", new.written);
-    assert!(new.grants.is_empty());
+    old.pass_secs(5);
+
+    let mut new = successor(&old);
+    new.connect(1, Vec::new());
+    new.holds(1, REFERENCE, "sha256:one");
+    new.pass_secs(5);
+    assert_eq!(new.writes, 0, "node 2 may still say that nothing changed");
+    new.connect(2, Vec::new());
+    new.lacks(2, REFERENCE);
+    new.pass_secs(2);
+    assert_eq!(new.status("a").ready.as_deref(), Some("1/2"));
+}
+
+#[test]
+fn an_image_that_nobody_has_a_status_for_has_one_soon_after_the_start() {
+    let mut new = successor(&World::new(0));
+    new.pass_secs(2);
+    assert_eq!(new.status("a").ready.as_deref(), Some("0/2"));
+}
+
+#[test]
+fn a_node_that_joins_soon_after_the_start_is_counted_at_once() {
+    let mut world = World::new(1);
+    world.policy("open", open());
+    world.image("a", with_policy("open"));
+    world.ask_all(1, REFERENCE);
+    let (node, token) = world.granted();
+    world.done(node, token, "sha256:one");
+    world.pass_secs(2);
+    assert_eq!(world.status("a").ready.as_deref(), Some("1/1"));
+
+    world.step(Input::Node(Change::Applied(NodeFacts {
+        name: "n2".to_owned(),
+        ..NodeFacts::default()
+    })));
+    world.pass_secs(2);
+    assert_eq!(world.status("a").ready.as_deref(), Some("1/2"));
+    world.pass_secs(30);
+    assert_eq!(world.word("a", READY).0, "AgentNotConnected");
+    world.connect(2, Vec::new());
+    world.holds(2, REFERENCE, "sha256:one");
+    world.pass_secs(2);
+    assert_eq!(world.status("a").ready.as_deref(), Some("2/2"));
 }
 
 #[test]
@@ -1019,4 +1091,193 @@ fn waits_are_kept_over_a_restart() {
     assert!(new.grants.is_empty());
     new.pass_secs(60);
     new.granted();
+}
+
+#[test]
+fn what_agents_say_before_the_first_lists_is_kept() {
+    let mut world = World::new(0);
+    world.core = Core::new(Config::default());
+    let held = HeldGrant {
+        token: 7,
+        reference: REFERENCE.to_owned(),
+        running_ms: 1000,
+    };
+    world.connect(1, vec![held]);
+    world.step(Input::Policy(Change::Replaced(Vec::new())));
+    let facts = ["n1", "n2"].map(|name| NodeFacts {
+        name: name.to_owned(),
+        ..NodeFacts::default()
+    });
+    world.step(Input::Node(Change::Replaced(facts.to_vec())));
+    let object = world.object("a", 1, |_| {});
+    world.step(Input::Image(Change::Replaced(vec![object])));
+    world.connect(2, Vec::new());
+    world.ask_all(2, REFERENCE);
+    assert!(
+        world.grants.is_empty(),
+        "one node at a time, and n1 is pulling: {:?}",
+        world.grants
+    );
+    world.done(1, 7, "sha256:one");
+    world.pass_secs(1);
+    assert_eq!(world.status("a").ready.as_deref(), Some("1/2"));
+}
+
+#[test]
+fn a_released_grant_is_given_again_a_moment_later() {
+    let mut world = World::new(1);
+    world.image("a", |_| {});
+    world.ask(1, REFERENCE);
+    let (node, token) = world.granted();
+    world.say(
+        node,
+        agent_message::Kind::Release(drop_proto::Release { token }),
+    );
+    assert!(world.grants.is_empty(), "no loop");
+    world.pass_secs(2);
+    world.granted();
+}
+
+#[test]
+fn a_restart_checks_a_tag_when_its_interval_is_over_and_not_before() {
+    let limits = Limits {
+        repull_interval: Some(Duration::from_secs(3600)),
+        ..open()
+    };
+    let mut old = World::new(1);
+    old.policy("hourly", limits.clone());
+    old.image("a", with_policy("hourly"));
+    old.ask(1, REFERENCE);
+    let (node, token) = old.granted();
+    old.done(node, token, "sha256:one");
+    old.pass_secs(600);
+
+    let mut new = World::new(0);
+    new.core = Core::new(Config::default());
+    new.now = old.now;
+    new.written = old.written.clone();
+    let node = NodeFacts {
+        name: "n1".to_owned(),
+        ..NodeFacts::default()
+    };
+    new.step(Input::Node(Change::Replaced(vec![node])));
+    let object = new.object("a", 1, with_policy("hourly"));
+    new.step(Input::Image(Change::Replaced(vec![object])));
+    new.step(Input::Policy(Change::Replaced(vec![(
+        "hourly".to_owned(),
+        limits,
+    )])));
+    new.connect(1, Vec::new());
+    new.holds(1, REFERENCE, "sha256:one");
+    new.desired.clear();
+    new.pass_secs(2990);
+    assert!(new.desired.is_empty(), "{:?}", new.desired);
+    new.pass_secs(30);
+    let (_, desired) = new.desired.pop().unwrap();
+    assert!(desired.images[0].check > 0);
+}
+
+#[test]
+fn a_policy_of_defaults_is_found_as_soon_as_it_is_there() {
+    let mut world = World::new(1);
+    world.image("a", with_policy("plain"));
+    world.pass_secs(2);
+    assert!(world.word("a", READY).1.contains("not found"));
+    world.policy("plain", Limits::default());
+    world.pass_secs(100);
+    assert!(!world.word("a", READY).1.contains("not found"));
+}
+
+#[test]
+fn a_node_that_changes_from_one_object_to_another_of_the_same_image_loses_nothing() {
+    let pool = |name: &str| BTreeMap::from([("pool".to_owned(), name.to_owned())]);
+    let facts = |name: &str| NodeFacts {
+        name: "n1".to_owned(),
+        labels: pool(name),
+        ..NodeFacts::default()
+    };
+    let mut world = World::new(1);
+    world.step(Input::Node(Change::Applied(facts("a"))));
+    for name in ["a", "b"] {
+        world.image(name, |spec| spec.node_selector = pool(name));
+    }
+    world.ask(1, REFERENCE);
+    let (node, token) = world.granted();
+    world.done(node, token, "sha256:one");
+    world.pass_secs(2);
+    world.desired.clear();
+    world.step(Input::Node(Change::Applied(facts("b"))));
+    world.pass_secs(2);
+    assert!(world.desired.is_empty(), "nothing changes for the node");
+    assert_eq!(world.status("b").ready.as_deref(), Some("1/1"));
+    assert_eq!(world.status("a").ready.as_deref(), Some("0/0"));
+}
+
+#[test]
+fn a_node_that_was_away_for_long_is_ready_only_when_it_has_reported() {
+    let mut world = World::new(1);
+    world.image("a", |_| {});
+    world.ask(1, REFERENCE);
+    let (node, token) = world.granted();
+    world.done(node, token, "sha256:one");
+    world.pass_secs(2);
+    world.step(Input::Disconnected(SessionId(1)));
+    world.pass_secs(40);
+    assert_eq!(world.word("a", READY).0, "AgentNotConnected");
+    let hello = Hello {
+        node: "n1".to_owned(),
+        instance: "after the reboot".to_owned(),
+        runtime: Some(RuntimeState {
+            available: true,
+            ..RuntimeState::default()
+        }),
+        ..Hello::default()
+    };
+    world.step(Input::Connected(SessionId(9), hello));
+    world.pass_secs(2);
+    assert_eq!(world.status("a").ready.as_deref(), Some("0/1"));
+    let inventory = Inventory {
+        complete: true,
+        ..Inventory::default()
+    };
+    world.say(9, agent_message::Kind::Inventory(inventory));
+    world.holds(9, REFERENCE, "sha256:one");
+    world.pass_secs(2);
+    assert_eq!(world.status("a").ready.as_deref(), Some("1/1"));
+}
+
+#[test]
+fn an_object_that_never_pulls_lends_its_policy_to_nobody() {
+    let mut world = World::new(2);
+    world.policy(
+        "one",
+        Limits {
+            max_nodes: 1,
+            min_delay: Duration::ZERO,
+            ..Limits::default()
+        },
+    );
+    world.image("a", |spec| spec.image_pull_policy = ImagePullPolicy::Never);
+    world.image("b", with_policy("one"));
+    world.ask_all(2, REFERENCE);
+    world.granted();
+    world.pass_secs(20);
+    assert!(
+        world.grants.is_empty(),
+        "one node at a time: {:?}",
+        world.grants
+    );
+}
+
+#[test]
+fn what_is_not_wanted_any_more_is_revoked_when_its_agent_comes_back() {
+    let mut world = World::new(1);
+    let held = HeldGrant {
+        token: 77,
+        reference: "r.io/gone:1".to_owned(),
+        running_ms: 1000,
+    };
+    world.step(Input::Disconnected(SessionId(1)));
+    world.connect(1, vec![held]);
+    assert_eq!(world.revoked, [77]);
 }

@@ -106,11 +106,11 @@ impl Core {
         if !askers.is_empty() {
             return;
         }
-        let cursor = self.cursor;
-        let Some(node) = holders
-            .next_after(cursor)
+        let able: NodeSet = holders
+            .iter()
             .filter(|node| self.wants_always(id, *node))
-        else {
+            .collect();
+        let Some(node) = able.next_after(self.cursor) else {
             return;
         };
         if let Some(image) = self.images.get_mut(id) {

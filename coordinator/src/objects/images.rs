@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use drop_api::{CachedImageStatus, ImagePullPolicy};
+use drop_api::{CachedImageSpec, CachedImageStatus, ImagePullPolicy};
 use drop_oci::reference::Reference;
 
 use crate::cached_image::reasons::class_of;
@@ -18,7 +18,7 @@ impl Core {
     pub(crate) fn image_changed(&mut self, now: Now, change: Change<ImageObject>) {
         match change {
             Change::Applied(facts) => self.apply_image(now, facts),
-            Change::Deleted(name) => self.delete_image(now, &name),
+            Change::Deleted(name) => self.delete_image(&name),
             Change::Replaced(all) => {
                 self.synced.images = true;
                 let gone: Vec<String> = self
@@ -28,7 +28,7 @@ impl Core {
                     .cloned()
                     .collect();
                 for name in gone {
-                    self.delete_image(now, &name);
+                    self.delete_image(&name);
                 }
                 for facts in all {
                     self.apply_image(now, facts);
@@ -42,7 +42,7 @@ impl Core {
         let name = facts.name.clone();
         if let Some(object) = self.objects.get_mut(&name) {
             if object.facts.uid != facts.uid {
-                self.delete_image(now, &name);
+                self.delete_image(&name);
             } else if object.facts.generation == facts.generation && object.facts.spec == facts.spec
             {
                 let moved = object
@@ -69,6 +69,13 @@ impl Core {
         }
         let image = self.image_of(&facts);
         let former_image = former.as_ref().and_then(|f| f.image.clone().ok());
+        let changes_the_pull = former.as_ref().is_none_or(|former| {
+            let unranked = |spec: &CachedImageSpec| CachedImageSpec {
+                priority: None,
+                ..spec.clone()
+            };
+            unranked(&former.facts.spec) != unranked(&facts.spec)
+        });
         let same_image = former.is_some() && former_image == image.clone().ok();
         let mut object = Object {
             image: image.clone(),
@@ -110,14 +117,16 @@ impl Core {
         self.objects.insert(name.clone(), object);
 
         if !same_image && let Some(id) = former_image {
-            self.leave_image(now, id, &name);
+            self.leave_image(id, &name);
         }
         if let Ok(id) = image {
             if let Some(image) = self.images.get_mut(id) {
                 image.objects.insert(name.clone());
             }
             if same_image {
-                self.retry_image(now, id);
+                if changes_the_pull {
+                    self.retry_image(now, id);
+                }
             } else {
                 self.restore(now, id, &name, status.as_ref());
             }
@@ -132,7 +141,7 @@ impl Core {
         let reference = Reference::from_parts(&facts.spec.image, tag.as_deref(), digest.as_deref())
             .map_err(|error| error.to_string())?;
         let text = reference.to_string();
-        let (id, _) = self.images.intern(&text, || {
+        let id = self.images.intern(&text, || {
             Image::new(text.clone(), reference.host().to_owned(), digest)
         });
         Ok(id)
@@ -171,7 +180,6 @@ impl Core {
         if let Some(status) = status {
             self.restore_failures(now, id, status);
         }
-        self.plan_check(now, id);
     }
 
     /// Waits that a former leader had promised are kept.
@@ -191,14 +199,19 @@ impl Core {
                 continue;
             };
             let wait = Duration::try_from(retry.duration_since(now.wall)).unwrap_or_default();
+            let until = now.mono + wait;
+            first_retry = Some(first_retry.map_or(until, |first| first.min(until)));
+            // Others waited for these without having failed themselves.
+            if exception.attempts == 0 {
+                continue;
+            }
             let failure = Failure {
                 class: class_of(&exception.reason),
                 message: exception.message.clone(),
                 attempts: u32::try_from(exception.attempts).unwrap_or(1),
                 at: now.mono,
-                retry: now.mono + wait,
+                retry: until,
             };
-            first_retry = Some(first_retry.map_or(failure.retry, |r| r.min(failure.retry)));
             waiting.push((node, failure));
         }
         let Some(image) = self.images.get_mut(id) else {
@@ -245,30 +258,34 @@ impl Core {
         self.unsettled = true;
     }
 
-    fn delete_image(&mut self, now: Now, name: &str) {
+    fn delete_image(&mut self, name: &str) {
         let Some(object) = self.objects.remove(name) else {
             return;
         };
         self.order
             .remove(&(object.facts.spec.priority.unwrap_or(0), name.to_owned()));
         if let Ok(id) = object.image {
-            self.leave_image(now, id, name);
+            self.leave_image(id, name);
         }
     }
 
     /// The object does not want the image any more.
-    fn leave_image(&mut self, now: Now, id: ImageId, name: &str) {
+    fn leave_image(&mut self, id: ImageId, name: &str) {
         if let Some(image) = self.images.get_mut(id) {
             image.objects.remove(name);
         }
-        self.retarget_image(now, id);
+        self.retarget_image(id);
         self.idle_images.insert(id);
     }
 
     pub(crate) fn drop_idle_images(&mut self) {
         for id in std::mem::take(&mut self.idle_images) {
-            if self.images.get(id).is_some_and(|image| !image.is_in_use()) {
+            if let Some(image) = self.images.get(id).filter(|image| !image.is_in_use()) {
+                let host = image.host.clone();
                 self.images.remove(id);
+                if !self.images.iter().any(|(_, image)| image.host == host) {
+                    self.hosts.remove(&host);
+                }
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Nodes come, change and go.
 
 use crate::core::{Change, Core, Now, Wake};
+use crate::index::Node;
 use crate::node_set::NodeId;
 use crate::plan::NodeFacts;
 
@@ -31,7 +32,7 @@ impl Core {
     }
 
     fn apply_node(&mut self, now: Now, facts: NodeFacts) {
-        let id = self.nodes.intern(&facts.name);
+        let id = self.nodes.intern(&facts.name, || Node::named(&facts.name));
         let Some(node) = self.nodes.get_mut(id) else {
             return;
         };
@@ -62,6 +63,7 @@ impl Core {
         for name in names {
             self.retarget(now, &name, Some(id));
         }
+        self.settle_pairs();
         self.forget_node_if_gone(now, id);
     }
 

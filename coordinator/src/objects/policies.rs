@@ -58,8 +58,8 @@ impl Core {
     fn apply_policy(&mut self, now: Now, name: &str, limits: Option<Limits>) {
         if let Some(limits) = limits {
             let policy = self.policies.entry(name.to_owned()).or_default();
-            policy.exists = true;
-            if policy.limits == limits {
+            let existed = std::mem::replace(&mut policy.exists, true);
+            if existed && policy.limits == limits {
                 return;
             }
             policy.limits = limits;
@@ -84,10 +84,6 @@ impl Core {
         for user in users {
             self.retarget(now, &user, None);
             self.mark(now, &user);
-            let image = self.objects.get(&user).and_then(|o| o.image.clone().ok());
-            if let Some(image) = image {
-                self.plan_check(now, image);
-            }
         }
         self.unsettled = true;
     }

@@ -13,6 +13,8 @@ use crate::pacing::{Grant, PROOF_BY_RUNNING};
 
 /// So many nodes in a row that cannot have an image others could have: it has gone from the registry.
 const STRIKES: u32 = 2;
+/// A grant that was given back is not given again at once.
+const AFTER_RELEASE: Duration = Duration::from_secs(1);
 
 impl Core {
     pub(crate) fn pull_started(&mut self, now: Now, node: NodeId, token: u64) {
@@ -73,6 +75,8 @@ impl Core {
         self.end_grant(now, token);
     }
 
+    /// The agent had no use for the grant just then. Its ask stays in force, but the two may have crossed on the way: a moment
+    /// later they agree again.
     pub(crate) fn released(&mut self, now: Now, node: NodeId, token: u64) {
         if self
             .grants
@@ -84,7 +88,11 @@ impl Core {
         if let Some(grant) = self.end_grant(now, token)
             && let Some(image) = self.images.get_mut(grant.image)
         {
-            image.asked.remove(node);
+            image.blocked.insert(node);
+            if let Some(policy) = self.policies.get_mut(&grant.policy) {
+                policy.undo_start(node, grant.given);
+            }
+            self.wake(now.mono + AFTER_RELEASE, Wake::Retry(grant.image, node));
         }
     }
 
@@ -302,6 +310,7 @@ impl Core {
             message: message.to_owned(),
         });
         self.wake(until, Wake::Node(id));
+        self.relieve_checker(id);
         self.refresh_free(now, id);
         self.mark_node(now, id);
     }

@@ -55,6 +55,8 @@ pub struct Policy {
     /// Pulls that run, by node.
     running: BTreeMap<NodeId, u32>,
     last_start: Option<(NodeId, Duration)>,
+    /// The start before the last one.
+    start_before: Option<(NodeId, Duration)>,
 }
 
 /// The answer of [`Policy::admits`].
@@ -95,7 +97,14 @@ impl Policy {
     /// A pull was granted.
     pub fn started(&mut self, now: Duration, node: NodeId) {
         *self.running.entry(node).or_default() += 1;
-        self.last_start = Some((node, now));
+        self.start_before = self.last_start.replace((node, now));
+    }
+
+    /// A grant came back unused: the start at that time did not take place, and delays nobody.
+    pub fn undo_start(&mut self, node: NodeId, at: Duration) {
+        if self.last_start == Some((node, at)) {
+            self.last_start = self.start_before;
+        }
     }
 
     /// A pull that began under a former leader or session was taken over: it counts, but starts nothing.
@@ -122,10 +131,12 @@ impl Policy {
     /// The node's place in the index will be used for another node: its last start concerns nobody on that place.
     pub fn forget_node(&mut self, node: NodeId) {
         self.running.remove(&node);
-        if let Some((last, _)) = &mut self.last_start
-            && *last == node
-        {
-            *last = NodeId(u32::MAX);
+        for start in [&mut self.last_start, &mut self.start_before] {
+            if let Some((last, _)) = start
+                && *last == node
+            {
+                *last = NodeId(u32::MAX);
+            }
         }
     }
 }
@@ -194,6 +205,22 @@ mod tests {
         assert_eq!(policy.admits(secs(0)), Admission::Full);
         policy.ended(A);
         assert_eq!(policy.admits(secs(0)), Admission::Any);
+    }
+
+    #[test]
+    fn a_start_that_did_not_take_place_delays_nobody() {
+        let mut policy = policy(3, None, 10);
+        policy.started(secs(0), A);
+        policy.started(secs(10), B);
+        policy.ended(B);
+        policy.undo_start(B, secs(10));
+        assert_eq!(policy.admits(secs(11)), Admission::Any);
+        policy.started(secs(11), B);
+        policy.undo_start(A, secs(11));
+        assert_eq!(
+            policy.admits(secs(12)),
+            Admission::Only(vec![B], Some(secs(21)))
+        );
     }
 
     #[test]

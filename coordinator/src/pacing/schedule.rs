@@ -3,10 +3,12 @@
 //! Images in order of priority and name; for each, the nodes that ask for it, in turn. A pull starts where the image's probe,
 //! its registry host, its policy and the node all have room; an image that must wait does not hold back the next one.
 
+use drop_api::ImagePullPolicy;
 use drop_proto::{CoordinatorMessage, Revoke, coordinator_message};
 
 use crate::core::{Core, Now, Output, Wake};
 use crate::image::ImageId;
+use crate::index::Object;
 use crate::node_set::{NodeId, NodeSet};
 use crate::pacing::policy::BUILT_IN;
 use crate::pacing::{Grant, host, policy};
@@ -44,7 +46,7 @@ impl Core {
 
     /// The first node that may pull the object's image now.
     fn next_pair(&mut self, now: Now, name: &str) -> Option<(ImageId, NodeId)> {
-        let object = self.objects.get(name)?;
+        let object = self.objects.get(name).filter(|object| pulls(object))?;
         let id = object.image.clone().ok()?;
         let image = self.images.get(id)?;
         if !image.asked.intersects(&self.free) {
@@ -174,7 +176,9 @@ impl Core {
             .iter()
             .filter_map(|(_, name)| self.objects.get(name))
             .find(|object| {
-                object.image.as_ref().ok() == Some(&image) && object.targets.contains(node)
+                pulls(object)
+                    && object.image.as_ref().ok() == Some(&image)
+                    && object.targets.contains(node)
             })
             .map_or_else(|| BUILT_IN.to_owned(), |object| object.policy.clone())
     }
@@ -196,4 +200,9 @@ impl Core {
                 .push(Output::Send(session.id, CoordinatorMessage { kind }));
         }
     }
+}
+
+/// An object that never pulls lends its policy to nobody.
+fn pulls(object: &Object) -> bool {
+    object.facts.spec.image_pull_policy != ImagePullPolicy::Never
 }

@@ -61,15 +61,19 @@ impl Core {
         }
         if let Some(id) = id {
             match only {
-                Some(node) if changed => self.retarget_pair(now, id, node),
+                Some(node) if changed => self.retarget_pair(id, node),
                 Some(_) => {}
-                None => self.retarget_image(now, id),
+                None => {
+                    self.retarget_image(id);
+                    // Which policy applies, and with it the interval of checks, is only known now.
+                    self.plan_check(now, id);
+                }
             }
         }
     }
 
     /// Works out again on which nodes any object wants the image.
-    pub(crate) fn retarget_image(&mut self, now: Now, id: ImageId) {
+    pub(crate) fn retarget_image(&mut self, id: ImageId) {
         let Some(image) = self.images.get(id) else {
             return;
         };
@@ -80,11 +84,23 @@ impl Core {
             }
         }
         for node in nodes.iter() {
-            self.retarget_pair(now, id, node);
+            self.retarget_pair(id, node);
         }
     }
 
-    fn retarget_pair(&mut self, _now: Now, id: ImageId, node: NodeId) {
+    fn retarget_pair(&mut self, id: ImageId, node: NodeId) {
+        self.retargeted.insert((id, node));
+    }
+
+    /// Acts on what the whole input meant for a pair. Within one input an object may leave an image on a node and another
+    /// one come for it; acting on the first half would forget what the node has said, and it would not say it again.
+    pub(crate) fn settle_pairs(&mut self) {
+        for (id, node) in std::mem::take(&mut self.retargeted) {
+            self.settle_pair(id, node);
+        }
+    }
+
+    fn settle_pair(&mut self, id: ImageId, node: NodeId) {
         let Some(image) = self.images.get_mut(id) else {
             return;
         };

@@ -1,5 +1,6 @@
 //! What one target node is doing about an image.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use drop_api::conditions::ready;
@@ -16,21 +17,21 @@ use crate::pacing::host::Host;
 use crate::pacing::{Grant, PROOF_BY_RUNNING};
 
 /// One target node that is not ready.
-pub(super) struct Exception {
+pub(super) struct Exception<'a> {
     pub(super) node: NodeId,
     pub(super) state: NodeState,
     pub(super) reason: &'static str,
-    pub(super) message: String,
+    pub(super) message: Cow<'a, str>,
     pub(super) attempts: u32,
     pub(super) retry: Option<Duration>,
 }
 
-impl Exception {
+impl<'a> Exception<'a> {
     fn new(
         node: NodeId,
         state: NodeState,
         reason: &'static str,
-        message: impl Into<String>,
+        message: impl Into<Cow<'a, str>>,
     ) -> Self {
         Self {
             node,
@@ -49,13 +50,13 @@ impl Exception {
 }
 
 /// `None`: the image is ready on the node.
-pub(super) fn judge(
-    core: &Core,
+pub(super) fn judge<'a>(
+    core: &'a Core,
     now: Now,
     object: &Object,
-    (image_id, image): (ImageId, &Image),
+    (image_id, image): (ImageId, &'a Image),
     id: NodeId,
-) -> Option<Exception> {
+) -> Option<Exception<'a>> {
     let node = core.nodes.get(id)?;
     if !core.is_confirmed(now, id) {
         return Some(unconfirmed(id, node));
@@ -66,7 +67,7 @@ pub(super) fn judge(
     } else {
         &image.present
     };
-    if good.contains(id) {
+    if good.contains(id) && image.reported.contains(id) {
         return None;
     }
     let failure = image.failures.get(&id);
@@ -103,7 +104,7 @@ pub(super) fn judge(
     Some(waiting(now, (id, node), image, host_pause))
 }
 
-fn unconfirmed(id: NodeId, node: &Node) -> Exception {
+fn unconfirmed(id: NodeId, node: &Node) -> Exception<'_> {
     if node.session.is_none() {
         let message = "no agent is connected: check the drop-agent pod on this node";
         return Exception::new(
@@ -131,18 +132,18 @@ fn has_lasted(now: Now, grant: &Grant) -> bool {
         .is_some_and(|at| now.mono.saturating_sub(at) >= PROOF_BY_RUNNING)
 }
 
-fn failed(
+fn failed<'a>(
     now: Now,
     id: NodeId,
-    failure: &Failure,
+    failure: &'a Failure,
     host_pause: Option<(Duration, &Host)>,
-) -> Exception {
+) -> Exception<'a> {
     let age = now.mono.saturating_sub(failure.at);
     let retry = host_pause.map_or(failure.retry, |(until, _)| until.max(failure.retry));
-    let mut message = failure.message.clone();
-    if failure.class == FailureClass::Throttled {
-        message = with_time(&message, now, retry);
-    }
+    let message = match failure.class {
+        FailureClass::Throttled => with_time(&failure.message, now, retry),
+        _ => Cow::Borrowed(failure.message.as_str()),
+    };
     let reason = reason_of(failure.class, failure.attempts, age);
     let exception = Exception::new(id, NodeState::BackingOff, reason, message);
     Exception {
@@ -151,26 +152,27 @@ fn failed(
     }
 }
 
-fn with_time(message: &str, now: Now, retry: Duration) -> String {
-    format!("{message}, next try at {}", seconds(now.wall_at(retry)))
+fn with_time(message: &str, now: Now, retry: Duration) -> Cow<'static, str> {
+    let at = seconds(now.wall_at(retry));
+    Cow::Owned(format!("{message}, next try at {at}"))
 }
 
-fn waiting(
+fn waiting<'a>(
     now: Now,
-    (id, node): (NodeId, &Node),
+    (id, node): (NodeId, &'a Node),
     image: &Image,
-    host_pause: Option<(Duration, &Host)>,
-) -> Exception {
-    let wait = |reason, message: &str| Exception::new(id, NodeState::Waiting, reason, message);
+    host_pause: Option<(Duration, &'a Host)>,
+) -> Exception<'a> {
+    let wait = |reason, message: &'a str| Exception::new(id, NodeState::Waiting, reason, message);
     // What keeps the node or the host from serving any image keeps this one back too, although it was never tried.
     let backs_off =
-        |reason, message: &str| Exception::new(id, NodeState::BackingOff, reason, message);
+        |reason, message: Cow<'a, str>| Exception::new(id, NodeState::BackingOff, reason, message);
     if !image.reported.contains(id) {
         return wait(ready::IN_PROGRESS, "waits for the node's inventory");
     }
     if let Some(pause) = node.pause.as_ref().filter(|pause| pause.until > now.mono) {
         let reason = reason_of(pause.class, pause.attempts, FIRST_FAILURE);
-        return backs_off(reason, &pause.message).until(pause.until);
+        return backs_off(reason, pause.message.as_str().into()).until(pause.until);
     }
     if let Some(until) = image.probe.waits_until(now.mono) {
         return wait(
@@ -183,9 +185,9 @@ fn waiting(
         let message = if host.is_throttled() {
             with_time(&host.message, now, until)
         } else {
-            host.message.clone()
+            Cow::Borrowed(host.message.as_str())
         };
-        return backs_off(ready::REGISTRY_UNAVAILABLE, &message).until(until);
+        return backs_off(ready::REGISTRY_UNAVAILABLE, message).until(until);
     }
     wait(ready::IN_PROGRESS, "waits for its turn")
 }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use drop_api::NodeState;
 use drop_api::conditions::{progress, ready};
+use drop_api::{ImagePullPolicy, NodeState};
 use jiff::Timestamp;
 
 use super::judge::Exception;
@@ -24,7 +24,7 @@ pub(super) fn ready_words(
     core: &Core,
     object: &Object,
     counts: &Counts,
-    exceptions: &[Exception],
+    exceptions: &[Exception<'_>],
 ) -> Words {
     let (word, reason, mut message) = plain_words(core, object, counts, exceptions);
     if counts.newest < counts.ready {
@@ -60,7 +60,12 @@ pub(super) fn ready_words(
     (word, reason, message)
 }
 
-fn plain_words(core: &Core, object: &Object, counts: &Counts, exceptions: &[Exception]) -> Words {
+fn plain_words(
+    core: &Core,
+    object: &Object,
+    counts: &Counts,
+    exceptions: &[Exception<'_>],
+) -> Words {
     let Counts {
         targeted,
         ready,
@@ -98,7 +103,7 @@ fn plain_words(core: &Core, object: &Object, counts: &Counts, exceptions: &[Exce
 }
 
 /// The one reason of all failed nodes with its most frequent message, or `PullFailed` with the most frequent causes counted.
-fn failure_words(fraction: &str, exceptions: &[Exception]) -> Words {
+fn failure_words(fraction: &str, exceptions: &[Exception<'_>]) -> Words {
     let failed = || {
         exceptions
             .iter()
@@ -107,7 +112,7 @@ fn failure_words(fraction: &str, exceptions: &[Exception]) -> Words {
     let mut causes: BTreeMap<(&'static str, &str), usize> = BTreeMap::new();
     for exception in failed() {
         *causes
-            .entry((exception.reason, exception.message.as_str()))
+            .entry((exception.reason, exception.message.as_ref()))
             .or_default() += 1;
     }
     let mut causes: Vec<_> = causes.into_iter().collect();
@@ -162,6 +167,9 @@ pub(super) fn progress_words(counts: &Counts, ready_reason: &str) -> Words {
 
 /// Why a node that is ready cannot check the tag, or does not get the newest digest.
 fn refresh_failure<'a>(core: &'a Core, object: &Object, id: ImageId) -> Option<&'a str> {
+    if object.facts.spec.image_pull_policy != ImagePullPolicy::Always {
+        return None;
+    }
     let failures = &core.images.get(id)?.failures;
     let (_, failure) = failures
         .iter()
