@@ -102,3 +102,37 @@ pub fn condition(image: &CachedImage, kind: &str) -> (String, String, String) {
         .map(|condition| (condition.status, condition.reason, condition.message))
         .unwrap_or_default()
 }
+
+/// Whether the Ready condition has this reason.
+pub fn has_reason(image: &CachedImage, reason: &str) -> Result<()> {
+    let ready = condition(image, "Ready");
+    ensure!(ready.1 == reason, "Ready is {ready:?}");
+    Ok(())
+}
+
+/// Whether exactly these nodes are listed as ready, and counted so.
+pub fn is_cached_on(image: &CachedImage, nodes: &[&str]) -> Result<()> {
+    let status = status(image);
+    ensure!(
+        status.cached_nodes == nodes,
+        "cached on {:?}",
+        status.cached_nodes
+    );
+    counts_agree(&status)
+}
+
+/// Whether as many nodes are counted as are named, none twice.
+pub fn counts_agree(status: &CachedImageStatus) -> Result<()> {
+    let mut names = status.cached_nodes.clone();
+    names.sort();
+    names.dedup();
+    ensure!(names == status.cached_nodes, "{status:?}");
+    ensure!(
+        usize::try_from(status.nodes_ready) == Ok(names.len()),
+        "{status:?}"
+    );
+    let ready = format!("{}/{}", status.nodes_ready, status.nodes_targeted);
+    let said = status.ready.as_ref();
+    ensure!(said.is_none_or(|said| *said == ready), "{status:?}");
+    Ok(())
+}

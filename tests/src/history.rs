@@ -4,14 +4,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use drop_api::CachedImage;
+use drop_api::{CachedImage, CachedImageStatus};
 use futures::StreamExt;
 use kube::api::Api;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, ResourceExt};
 use tokio::task::JoinHandle;
 
+use crate::cached_image::{condition, status};
 use crate::wait;
+
+/// Between two watches while the API server is away.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// Every version of one CachedImage since the start. Dropped: the watch ends.
 #[derive(Debug)]
@@ -21,8 +25,9 @@ pub struct History {
 }
 
 impl History {
-    /// Begins with the version that there is now.
-    pub async fn start(client: &Client, name: &str) -> Result<Self> {
+    /// Begins with the version that there is now, or with the object's creation.
+    #[must_use]
+    pub fn of(client: &Client, name: &str) -> Self {
         let api: Api<CachedImage> = Api::all(client.clone());
         let only = watcher::Config::default().fields(&format!("metadata.name={name}"));
         let seen: Arc<Mutex<Vec<CachedImage>>> = Arc::default();
@@ -30,15 +35,22 @@ impl History {
         let watch = tokio::spawn(async move {
             let mut events = watcher(api, only).boxed();
             while let Some(event) = events.next().await {
-                if let Ok(Event::InitApply(object) | Event::Apply(object)) = event {
-                    versions
+                match event {
+                    Ok(Event::InitApply(object) | Event::Apply(object)) => versions
                         .lock()
                         .unwrap_or_else(PoisonError::into_inner)
-                        .push(object);
+                        .push(object),
+                    Ok(_) => {}
+                    Err(_) => tokio::time::sleep(AGAIN).await,
                 }
             }
         });
-        let history = Self { seen, watch };
+        Self { seen, watch }
+    }
+
+    /// As `of`, and waits until it has seen the version that there is now.
+    pub async fn start(client: &Client, name: &str) -> Result<Self> {
+        let history = Self::of(client, name);
         wait::until(
             format!("a first look at {name}"),
             Duration::from_secs(20),
@@ -49,6 +61,27 @@ impl History {
         )
         .await?;
         Ok(history)
+    }
+
+    /// The statuses so far, the same one after the other only once.
+    #[must_use]
+    pub fn statuses(&self) -> Vec<CachedImageStatus> {
+        let mut all: Vec<_> = self.versions().iter().map(status).collect();
+        all.dedup();
+        all
+    }
+
+    /// The status and reason of the Ready condition, each change once.
+    #[must_use]
+    pub fn ready(&self) -> Vec<(String, String)> {
+        let words = |image: &CachedImage| {
+            let (word, reason, _) = condition(image, "Ready");
+            (word, reason)
+        };
+        let mut all: Vec<_> = self.versions().iter().map(words).collect();
+        all.retain(|(word, _)| !word.is_empty());
+        all.dedup();
+        all
     }
 
     /// The versions so far, oldest first.

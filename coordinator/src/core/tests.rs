@@ -831,6 +831,46 @@ fn a_new_leader_takes_over_what_the_old_one_granted() {
 }
 
 #[test]
+fn a_pull_that_outlives_a_restart_checks_the_tag() {
+    let mut old = World::new(1);
+    old.image("a", |_| {});
+    old.ask(1, REFERENCE);
+    let (_, token) = old.granted();
+    old.pass_secs(2);
+    assert_eq!(old.status("a").nodes_pulling, 1);
+
+    let mut new = World::new(0);
+    new.core = Core::new(Config::default());
+    new.now = Duration::from_secs(1);
+    new.written = old.written.clone();
+    new.step(Input::Policy(Change::Replaced(Vec::new())));
+    let object = new.object("a", 1, |_| {});
+    new.step(Input::Image(Change::Replaced(vec![object])));
+    let facts = NodeFacts {
+        name: "n1".to_owned(),
+        ..NodeFacts::default()
+    };
+    new.step(Input::Node(Change::Replaced(vec![facts])));
+    new.pass_secs(1);
+    let held = HeldGrant {
+        token,
+        reference: REFERENCE.to_owned(),
+        running_ms: 5_000,
+    };
+    new.connect(1, vec![held]);
+    new.desired.clear();
+    new.done(1, token, "sha256:one");
+    new.pass_secs(30);
+    assert!(new.status("a").last_checked_at.is_some());
+    assert_eq!(new.status("a").phase, Some(Phase::Ready));
+    let checks = new.desired.iter().flat_map(|(_, desired)| &desired.images);
+    assert!(
+        checks.clone().all(|image| image.check == 0),
+        "checked again"
+    );
+}
+
+#[test]
 fn a_restart_writes_nothing_that_is_still_true() {
     let mut old = World::new(2);
     old.policy("open", open());

@@ -173,7 +173,9 @@ impl Core {
             .or(status.and_then(|s| u64::try_from(s.size_bytes?).ok()));
         let fresh = image.check.last.is_some() && checked.is_some();
         if always && !image.pinned && !fresh && image.check.due.is_none() {
-            image.check.due = Some(now.mono);
+            // A pull that a former process granted for this very spec is as good a check as one of ours.
+            let due = status.map_or(now.mono, |_| Duration::ZERO);
+            image.check.due = Some(due);
         }
         if let Some(status) = status {
             self.restore_failures(now, id, status);

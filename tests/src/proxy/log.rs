@@ -224,7 +224,8 @@ impl Log {
     #[must_use]
     pub fn pulls(&self) -> Vec<Pull> {
         let mut pulls: Vec<Pull> = Vec::new();
-        let mut latest: BTreeMap<(String, String), usize> = BTreeMap::new();
+        // A node's latest pull of a repository, and whether its last request was a refused HEAD.
+        let mut latest: BTreeMap<(String, String), (usize, bool)> = BTreeMap::new();
         for exchange in &self.entries {
             let (Some(repository), Some(reference)) = (&exchange.repository, &exchange.reference)
             else {
@@ -234,12 +235,16 @@ impl Log {
             let place = (node.clone(), repository.clone());
             let end = exchange.ended_at.unwrap_or(exchange.at);
             let asks = exchange.kind == Kind::Manifest && exchange.method == "HEAD";
-            match latest.get(&place).map(|index| &mut pulls[*index]) {
-                Some(pull) if !asks || pull.repeats(reference, exchange.at) => {
-                    pull.end = pull.end.max(end);
+            let is_refused = asks && exchange.status >= 400;
+            match latest.get_mut(&place) {
+                Some((index, refused))
+                    if !asks || *refused && pulls[*index].repeats(reference, exchange.at) =>
+                {
+                    pulls[*index].end = pulls[*index].end.max(end);
+                    *refused = is_refused;
                 }
                 _ if asks => {
-                    latest.insert(place, pulls.len());
+                    latest.insert(place, (pulls.len(), is_refused));
                     let (repository, reference) = (repository.clone(), reference.clone());
                     pulls.push(Pull {
                         node,
