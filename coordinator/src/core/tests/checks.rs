@@ -189,3 +189,35 @@ fn a_restart_checks_a_tag_when_its_interval_is_over_and_not_before() {
     let (_, desired) = new.desired.pop().unwrap();
     assert!(desired.images[0].check > 0);
 }
+
+#[test]
+fn a_digest_that_nobody_checked_is_not_what_the_tag_names() {
+    let mut world = World::new(2);
+    world.policy("open", open());
+    world.image("any", |spec| {
+        spec.image_pull_policy = ImagePullPolicy::IfNotPresent;
+    });
+    for node in 1..=2 {
+        world.holds(node, REFERENCE, "sha256:old");
+    }
+    world.desired.clear();
+    world.image("newest", with_policy("open"));
+    let told: Vec<&str> = world
+        .desired
+        .iter()
+        .map(|(_, desired)| desired.images[0].expected_digest.as_str())
+        .collect();
+    assert_eq!(told, ["", ""], "both have to ask");
+    world.ask_all(2, REFERENCE);
+    let (node, token) = world.granted();
+    world.done(node, token, "sha256:new");
+    let (other, token) = world.granted();
+    assert_ne!(node, other);
+    world.done(other, token, "sha256:new");
+    world.pass_secs(2);
+    assert_eq!(world.status("newest").ready.as_deref(), Some("2/2"));
+    assert_eq!(
+        world.status("any").resolved_digest.as_deref(),
+        Some("sha256:new")
+    );
+}
