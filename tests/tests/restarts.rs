@@ -266,7 +266,7 @@ async fn a_coordinator_told_to_stop_ends_in_time_and_interrupts_no_pull() -> Res
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_api_server_that_is_away_in_the_middle_of_a_wave_loses_nothing() -> Result<()> {
-    const AWAY: Duration = Duration::from_secs(40);
+    const AWAY: Duration = Duration::from_secs(60);
     let mut cluster = Cluster::builder().nodes(3).start().await?;
     cluster
         .push("wave", "v1", &Recipe::layers(&[20_000_000]))
