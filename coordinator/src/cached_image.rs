@@ -11,7 +11,7 @@ pub mod writer;
 
 use std::time::Duration;
 
-use crate::core::{Core, Count, Now, Output, Wake, WriteFailure};
+use crate::core::{Core, Count, Now, Output, Wake, WriteFailed};
 use crate::image::ImageId;
 use crate::index::Object;
 use crate::node_set::NodeId;
@@ -135,7 +135,7 @@ impl Core {
         now: Now,
         name: &str,
         uid: &str,
-        result: Result<u64, WriteFailure>,
+        result: Result<u64, WriteFailed>,
     ) {
         // The answer for an object that is gone means nothing to the one that has its name now.
         let Some(object) = self.objects.get_mut(name).filter(|o| o.facts.uid == uid) else {
@@ -151,8 +151,7 @@ impl Core {
                 self.outputs.extend(events);
                 object.record.succeeded(now.mono, version)
             }
-            // If the object is gone, the watch will say so and take the record with it.
-            Err(WriteFailure::Gone | WriteFailure::Retry) => object.record.failed(now.mono),
+            Err(WriteFailed) => object.record.failed(now.mono),
         };
         if let Some(at) = again {
             self.wake(at, Wake::Status(name.to_owned()));

@@ -95,7 +95,7 @@ pub enum Input {
     /// A session ended.
     Disconnected(SessionId),
     /// The status write of the object with this name and uid ended: the resource version it made, or that it failed.
-    Written(String, String, Result<u64, WriteFailure>),
+    Written(String, String, Result<u64, WriteFailed>),
     /// A wake-up.
     Tick,
     /// The process is about to end: nothing is granted any more.
@@ -113,14 +113,10 @@ pub enum Change<T> {
     Replaced(Vec<T>),
 }
 
-/// Why a status was not written.
+/// A status was not written, or nobody knows whether it was: it is tried again later. If the object is gone, the watch says so
+/// before that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WriteFailure {
-    /// The object is gone, or another one has its name: the watch will say so.
-    Gone,
-    /// Anything else; try again later.
-    Retry,
-}
+pub struct WriteFailed;
 
 /// Something to be done.
 #[derive(Debug)]

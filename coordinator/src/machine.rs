@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use crate::cached_image::apply::write_status;
 use crate::cached_image::events::Event;
-use crate::core::{Close, Config, Core, Input, Now, Output, WriteFailure};
+use crate::core::{Close, Config, Core, Input, Now, Output, WriteFailed};
 use crate::index::SessionId;
 use crate::metrics;
 use crate::report::Report;
@@ -115,7 +115,7 @@ impl Clock {
 
 struct Io {
     outboxes: HashMap<SessionId, Outbox>,
-    writes: JoinSet<(String, String, Result<u64, WriteFailure>)>,
+    writes: JoinSet<(String, String, Result<u64, WriteFailed>)>,
     client: Client,
     events: mpsc::Sender<Event>,
 }

@@ -85,13 +85,6 @@ impl NodeSet {
         self.0.difference_with(&other.0);
     }
 
-    /// Makes this set equal to `other`, keeping its memory.
-    pub fn copy_from(&mut self, other: &Self) {
-        self.0.clear();
-        self.0.grow(other.0.len());
-        self.0.union_with(&other.0);
-    }
-
     /// The first member after `cursor`, going round: asking again with the answer visits all members in turn.
     #[must_use]
     pub fn next_after(&self, cursor: NodeId) -> Option<NodeId> {
@@ -144,7 +137,7 @@ mod tests {
             expected.remove(NodeId(3));
             expected
         });
-        small.copy_from(&large);
+        small = large.clone();
         assert_eq!(small.iter().collect::<Vec<_>>(), [NodeId(3), NodeId(500)]);
         small.intersect_with(&set(&[500]));
         assert_eq!(small.len(), 1);

@@ -13,7 +13,7 @@ use kube::{Api, Client, ResourceExt};
 use tracing::warn;
 
 use crate::cached_image::events::Event;
-use crate::core::WriteFailure;
+use crate::core::WriteFailed;
 
 /// Owner of the fields that the coordinator writes by server-side apply.
 pub const FIELD_MANAGER: &str = "drop-coordinator";
@@ -34,7 +34,7 @@ pub async fn write_status(
     name: &str,
     uid: &str,
     status: &CachedImageStatus,
-) -> Result<u64, WriteFailure> {
+) -> Result<u64, WriteFailed> {
     let api: Api<CachedImage> = Api::all(client);
     let patch = serde_json::json!({
         "apiVersion": format!("{GROUP}/{VERSION}"),
@@ -51,12 +51,13 @@ pub async fn write_status(
     .await;
     match written {
         Ok(Ok(object)) => Ok(resource_version(&object)),
+        // The object is gone, or another one has its name: nobody need look at it.
         Ok(Err(kube::Error::Api(status))) if status.is_not_found() || status.is_conflict() => {
-            Err(WriteFailure::Gone)
+            Err(WriteFailed)
         }
         Ok(Err(error)) => {
             warn!(cachedimage = name, error = %error, "cannot write status (patch cachedimages/status), will retry");
-            Err(WriteFailure::Retry)
+            Err(WriteFailed)
         }
         Err(_) => {
             warn!(
@@ -64,7 +65,7 @@ pub async fn write_status(
                 seconds = TIMEOUT.as_secs(),
                 "status write timed out, will retry"
             );
-            Err(WriteFailure::Retry)
+            Err(WriteFailed)
         }
     }
 }
