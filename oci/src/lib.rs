@@ -5,6 +5,7 @@
 pub mod credential;
 pub mod keychain;
 pub mod reference;
+pub mod select;
 
 pub use credential::Credential;
 pub use keychain::Keychain;
