@@ -1,6 +1,6 @@
 //! The one task that owns the state machine: feeds it, and carries out what it answers.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use drop_proto::CoordinatorMessage;
@@ -34,6 +34,8 @@ pub struct Ports {
     pub sessions: mpsc::Receiver<SessionEvent>,
     /// To the task that publishes Events.
     pub events: mpsc::Sender<Event>,
+    /// To the task that reads Secrets: which it should read.
+    pub secrets: watch::Sender<BTreeSet<String>>,
     /// To the metrics page.
     pub report: watch::Sender<Report>,
     /// Turns true when the process is to stop.
@@ -49,6 +51,7 @@ pub async fn run(config: Config, mut ports: Ports) {
         writes: JoinSet::new(),
         client: ports.client,
         events: ports.events,
+        secrets: ports.secrets,
     };
     let mut report = tokio::time::interval(REPORT_INTERVAL);
     report.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -118,6 +121,7 @@ struct Io {
     writes: JoinSet<(String, String, Result<u64, WriteFailed>)>,
     client: Client,
     events: mpsc::Sender<Event>,
+    secrets: watch::Sender<BTreeSet<String>>,
 }
 
 impl Io {
@@ -150,6 +154,9 @@ impl Io {
                     metrics::status_written(result.is_ok());
                     (name, uid, result)
                 });
+            }
+            Output::WantSecrets(names) => {
+                self.secrets.send_replace(names);
             }
             Output::Publish(event) => {
                 if self.events.try_send(event).is_err() {

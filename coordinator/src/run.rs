@@ -1,5 +1,6 @@
 //! Wires the state machine to the world: watches, gRPC server, Events, admin pages, signals.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use crate::args::Args;
 use crate::cached_image::apply;
 use crate::cached_image::events::Event;
 use crate::core::{Config, Input};
+use crate::credentials::read;
 use crate::machine::{self, Ports};
 use crate::metrics;
 use crate::report::Report;
@@ -57,6 +59,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let (inputs, inbox) = mpsc::channel(INBOX);
     let (session_events, sessions) = mpsc::channel(INBOX);
     let (events, event_queue) = mpsc::channel(EVENTS);
+    let (secrets, wanted_secrets) = watch::channel(BTreeSet::new());
     let (report, reported) = watch::channel(Report::default());
     let readiness = Readiness::default();
     let mut tasks = Tasks::default();
@@ -82,6 +85,16 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         );
     }
     watch_all(&mut tasks, &client, &inputs);
+    let reading = read::read(
+        client.clone(),
+        args.pod_namespace.clone(),
+        wanted_secrets,
+        inputs,
+    );
+    tasks.spawn_endless("secrets", async move {
+        reading.await;
+        Ok(())
+    });
     tasks.spawn_endless("events", publish_events(client.clone(), event_queue));
     tasks.spawn_endless(
         "readiness",
@@ -96,6 +109,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         inputs: inbox,
         sessions,
         events,
+        secrets,
         report,
         stop: stopped.clone(),
     };
