@@ -134,7 +134,9 @@ impl Own {
     }
 
     fn certificate(&self, signer: &Authority, now: Timestamp) -> anyhow::Result<CertifiedKey> {
-        let (certificate, key) = signer.sign(&self.names, now).context("sign a certificate")?;
+        let (certificate, key) = signer
+            .sign(&self.names, now)
+            .context("sign a certificate")?;
         CertifiedKey::from_der(vec![certificate], key, &default_provider())
             .context("use a certificate of our own")
     }
