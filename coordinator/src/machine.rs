@@ -146,7 +146,12 @@ impl Io {
             Output::Close(session, close) => {
                 if let Some(outbox) = self.outboxes.remove(&session) {
                     let refusal = Refusal::from(close);
-                    info!(session = session.0, class = refusal.class(), reason = refusal.to_string(), "session ended");
+                    info!(
+                        session = session.0,
+                        class = refusal.class(),
+                        reason = refusal.to_string(),
+                        "session ended"
+                    );
                     metrics::session_refused(refusal.class());
                     outbox.refuse(Status::from(&refusal));
                 }

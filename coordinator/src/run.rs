@@ -125,7 +125,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     tasks.spawn_endless("session door", door::let_in(listener, tls, let_in));
     tasks.spawn(
         "sessions",
-        serve_sessions(connections, Server::new(session_events, guard), stopped.clone()),
+        serve_sessions(
+            connections,
+            Server::new(session_events, guard),
+            stopped.clone(),
+        ),
     );
     let ports = Ports {
         client,
