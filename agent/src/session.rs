@@ -88,11 +88,7 @@ pub async fn run(place: Place, events: mpsc::Sender<Event>) {
 }
 
 /// One stream from Open to Closed. True if the coordinator accepted it, that is, said something.
-async fn converse(
-    channel: Channel,
-    bearer: Option<Bearer>,
-    events: &mpsc::Sender<Event>,
-) -> bool {
+async fn converse(channel: Channel, bearer: Option<Bearer>, events: &mpsc::Sender<Event>) -> bool {
     let (messages, outgoing) = mpsc::channel(OUTGOING);
     let (open, dropped) = oneshot::channel();
     let stream = Stream {

@@ -115,9 +115,9 @@ impl Args {
     /// The user that agents' tokens have to be of.
     #[must_use]
     pub fn agents(&self) -> String {
-        self.agent_service_account.clone().unwrap_or_else(|| {
-            format!("system:serviceaccount:{}:drop-agent", self.pod_namespace)
-        })
+        self.agent_service_account
+            .clone()
+            .unwrap_or_else(|| format!("system:serviceaccount:{}:drop-agent", self.pod_namespace))
     }
 
     /// The DNS names of the sessions' Service, first the one that agents use.

@@ -46,7 +46,11 @@ impl Agent {
                 &health,
             ])
             // The testbed's plaintext is on loopback only.
-            .args(coordinator.starts_with("http://").then_some("--insecure-plaintext"))
+            .args(
+                coordinator
+                    .starts_with("http://")
+                    .then_some("--insecure-plaintext"),
+            )
             .args(args);
         let mut agent = Self {
             process: Process::start(program)?,

@@ -87,7 +87,9 @@ pub enum Trust {
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The file with the authorities is missing or not to be read.
-    #[error("cannot read {path} (--coordinator-ca-file; ConfigMap drop-coordinator-ca, which the coordinator makes when it starts): {source}")]
+    #[error(
+        "cannot read {path} (--coordinator-ca-file; ConfigMap drop-coordinator-ca, which the coordinator makes when it starts): {source}"
+    )]
     ReadCa {
         /// The file.
         path: PathBuf,
@@ -98,7 +100,9 @@ pub enum ConnectError {
     #[error("{0} (--coordinator-ca-file) holds no certificate")]
     NoCa(PathBuf),
     /// The token is missing or not to be read.
-    #[error("cannot read {path} (--token-file; a projected serviceAccountToken with audience drop-coordinator): {source}")]
+    #[error(
+        "cannot read {path} (--token-file; a projected serviceAccountToken with audience drop-coordinator): {source}"
+    )]
     ReadToken {
         /// The file.
         path: PathBuf,
@@ -109,7 +113,9 @@ pub enum ConnectError {
     #[error("{0} (--token-file) holds no token")]
     NoToken(PathBuf),
     /// The coordinator's certificate is of nobody that the agent believes.
-    #[error("the coordinator's certificate is of no authority in {0} (--coordinator-ca-file): it follows within a minute after the coordinator changed its own, or somebody else answers there")]
+    #[error(
+        "the coordinator's certificate is of no authority in {0} (--coordinator-ca-file): it follows within a minute after the coordinator changed its own, or somebody else answers there"
+    )]
     UnknownAuthority(PathBuf),
     /// The connection failed.
     #[error("{}", causes(.0))]
@@ -248,7 +254,10 @@ mod tests {
         assert!(!format!("{bearer:?}").contains("abc"), "{bearer:?}");
         for (result, word) in [(empty, "holds no token"), (missing, "cannot read")] {
             let text = result.unwrap_err().to_string();
-            assert!(text.contains(word) && text.contains("--token-file"), "{text}");
+            assert!(
+                text.contains(word) && text.contains("--token-file"),
+                "{text}"
+            );
         }
     }
 }

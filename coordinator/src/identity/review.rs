@@ -10,7 +10,9 @@ use kube::{Api, Client};
 use tokio::sync::{Semaphore, watch};
 use tracing::{info, warn};
 
-use crate::identity::token::{AUDIENCE, Denial, Fingerprint, Holder, Memory, Token, Verdict, judge};
+use crate::identity::token::{
+    AUDIENCE, Denial, Fingerprint, Holder, Memory, Token, Verdict, judge,
+};
 use crate::identity::{Standing, set};
 
 /// More tokens than a large cluster has nodes.
@@ -107,8 +109,7 @@ impl Reviewer {
             .await
             .unwrap_or(Err(Error::Silent))?;
         let now = self.begin.elapsed();
-        self.memory()
-            .keep(now, fingerprint(token), verdict.clone());
+        self.memory().keep(now, fingerprint(token), verdict.clone());
         Ok(verdict?)
     }
 
@@ -119,7 +120,9 @@ impl Reviewer {
         let mut standing = self.standing.subscribe();
         loop {
             // The sender lives as long as `self`.
-            let _ = standing.wait_for(|standing| standing.reviews.is_err()).await;
+            let _ = standing
+                .wait_for(|standing| standing.reviews.is_err())
+                .await;
             let found = tokio::time::timeout(TIMEOUT, self.ask_review(&nobody)).await;
             if let Err(error) = found.unwrap_or(Err(Error::Silent)) {
                 self.tell(&error);
@@ -129,7 +132,10 @@ impl Reviewer {
     }
 
     async fn ask(&self, token: &Token) -> Result<Verdict, Error> {
-        let status = self.ask_review(token).await.inspect_err(|error| self.tell(error))?;
+        let status = self
+            .ask_review(token)
+            .await
+            .inspect_err(|error| self.tell(error))?;
         match judge(&status, &self.account) {
             Ok(Holder::Node(node)) => Ok(Ok(node)),
             Ok(Holder::Pod { name, uid }) => self.node_of_pod(&name, &uid).await,
@@ -174,7 +180,10 @@ impl Reviewer {
     fn tell(&self, error: &Error) {
         let text = error.to_string();
         if set(&self.standing, |s| &mut s.reviews, Err(text.clone())) {
-            warn!(error = text, "tokens cannot be reviewed: no agent can connect, will retry");
+            warn!(
+                error = text,
+                "tokens cannot be reviewed: no agent can connect, will retry"
+            );
         }
     }
 

@@ -95,11 +95,7 @@ impl Store {
     }
 
     /// Makes the authorities that are due, forgets those that ended, and returns those that are stored and published.
-    pub async fn agree(
-        &self,
-        now: Timestamp,
-        lifetime: Duration,
-    ) -> Result<Vec<Authority>, Error> {
+    pub async fn agree(&self, now: Timestamp, lifetime: Duration) -> Result<Vec<Authority>, Error> {
         let agreeing = async {
             for _ in 0..TRIES {
                 if let Ok(authorities) = self.try_once(now, lifetime).await? {
@@ -131,7 +127,10 @@ impl Store {
             if self.write_secret(secret, &authorities).await?.is_err() {
                 return Ok(Err(Lost));
             }
-            info!(authorities = authorities.len(), "certificate authorities stored");
+            info!(
+                authorities = authorities.len(),
+                "certificate authorities stored"
+            );
         }
         let bundle = rotation::bundle(&authorities);
         let published = config_map
@@ -141,7 +140,10 @@ impl Store {
             if self.write_bundle(config_map, bundle).await?.is_err() {
                 return Ok(Err(Lost));
             }
-            info!(authorities = authorities.len(), "certificate authorities published");
+            info!(
+                authorities = authorities.len(),
+                "certificate authorities published"
+            );
         }
         Ok(Ok(authorities))
     }
@@ -208,7 +210,11 @@ impl Store {
     }
 
     fn error(&self, verb: &'static str, resource: &'static str, source: kube::Error) -> Error {
-        let name = if resource == "secrets" { SECRET } else { CONFIG_MAP };
+        let name = if resource == "secrets" {
+            SECRET
+        } else {
+            CONFIG_MAP
+        };
         Error::Request {
             verb,
             resource,
@@ -226,7 +232,11 @@ fn stored(secret: &Secret) -> Vec<Authority> {
     };
     serde_json::from_slice(&json.0).unwrap_or_else(|_| {
         // The parser's words could quote the key.
-        warn!(secret = SECRET, key = AUTHORITIES, "does not parse, begins anew");
+        warn!(
+            secret = SECRET,
+            key = AUTHORITIES,
+            "does not parse, begins anew"
+        );
         Vec::new()
     })
 }

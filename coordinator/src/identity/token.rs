@@ -42,7 +42,9 @@ pub enum Denial {
     #[error("the API server does not accept the token for audience {AUDIENCE}: {0}")]
     Invalid(String),
     /// It is somebody else's.
-    #[error("the token is of {is}, and agents are {expected} (--agent-service-account of the coordinator)")]
+    #[error(
+        "the token is of {is}, and agents are {expected} (--agent-service-account of the coordinator)"
+    )]
     OtherAccount {
         /// Its user.
         is: String,
@@ -50,7 +52,9 @@ pub enum Denial {
         expected: String,
     },
     /// It is of the right account, but of no pod: anybody could have got it.
-    #[error("the token is bound to no pod and no node: mount a projected serviceAccountToken volume")]
+    #[error(
+        "the token is bound to no pod and no node: mount a projected serviceAccountToken volume"
+    )]
     Unbound,
     /// Its pod is gone, or not yet on a node.
     #[error("the token's pod {0} is on no node")]
@@ -153,7 +157,11 @@ impl Memory {
         {
             self.verdicts.remove(&first);
         }
-        let fresh = if verdict.is_ok() { FRESH } else { FRESH_REFUSAL };
+        let fresh = if verdict.is_ok() {
+            FRESH
+        } else {
+            FRESH_REFUSAL
+        };
         self.verdicts.insert(token, (now + fresh, verdict));
     }
 }
@@ -204,7 +212,10 @@ mod tests {
             &[(NODE_NAME, &["a", "b"])],
             &[(NODE_NAME, &[""])],
         ] {
-            assert_eq!(judge(&review(ACCOUNT, extra), ACCOUNT), Err(Denial::Unbound));
+            assert_eq!(
+                judge(&review(ACCOUNT, extra), ACCOUNT),
+                Err(Denial::Unbound)
+            );
         }
     }
 
@@ -221,7 +232,12 @@ mod tests {
         without.audiences = None;
         let mut unauthenticated = review(ACCOUNT, &[(NODE_NAME, &["n"])]);
         unauthenticated.authenticated = None;
-        for status in [foreign, without, unauthenticated, TokenReviewStatus::default()] {
+        for status in [
+            foreign,
+            without,
+            unauthenticated,
+            TokenReviewStatus::default(),
+        ] {
             let denial = judge(&status, ACCOUNT).unwrap_err();
             assert_eq!(denial.class(), "token_invalid");
         }

@@ -89,7 +89,11 @@ pub fn cost(message: &agent_message::Kind) -> Result<f64, Excess> {
         }
         Kind::Failed(failed) => {
             bytes = reference(&failed.reference)?;
-            bytes += text("bytes of a failure's message", &failed.message, MESSAGE_BYTES)?;
+            bytes += text(
+                "bytes of a failure's message",
+                &failed.message,
+                MESSAGE_BYTES,
+            )?;
             0.0
         }
         Kind::Runtime(runtime) => {
@@ -270,8 +274,14 @@ mod tests {
             })
         };
         for (good, bad) in [
-            (images(20_000, &image("", vec![])), images(20_001, &image("", vec![]))),
-            (images(1, &image(&long[1..], vec![])), images(1, &image(&long, vec![]))),
+            (
+                images(20_000, &image("", vec![])),
+                images(20_001, &image("", vec![])),
+            ),
+            (
+                images(1, &image(&long[1..], vec![])),
+                images(1, &image(&long, vec![])),
+            ),
             (
                 images(1, &image("", vec![long[..256].to_owned(); 64])),
                 images(1, &image("", vec![String::new(); 65])),

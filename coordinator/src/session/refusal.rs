@@ -17,7 +17,9 @@ pub enum Refusal {
     #[error("{0}")]
     Token(#[from] review::Error),
     /// The token is another node's.
-    #[error("the token is of node {bound}, and the agent says that it is on node {claimed} (--node-name)")]
+    #[error(
+        "the token is of node {bound}, and the agent says that it is on node {claimed} (--node-name)"
+    )]
     OtherNode {
         /// The token's.
         bound: String,

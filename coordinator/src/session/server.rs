@@ -283,7 +283,10 @@ impl Session {
     fn refuse(&self, refusal: &Refusal) {
         let status = tell(&self.peer, refusal);
         if self.messages.try_send(Err(status)).is_err() {
-            debug!(session = self.id.0, "agent does not read why its session ends");
+            debug!(
+                session = self.id.0,
+                "agent does not read why its session ends"
+            );
         }
         self.peer.over();
     }
