@@ -17,9 +17,9 @@ use drop_coordinator::core::{Change, Config, Core, Input, Now, Output};
 use drop_coordinator::index::{ImageObject, SessionId};
 use drop_coordinator::plan::NodeFacts;
 use drop_proto::{
-    AgentMessage, Ask, CoordinatorMessage, Desired, DesiredImage, Done, Failed, Grant, HeldGrant,
-    Hello, Inventory, InventoryImage, Release, Renew, Revoke, RuntimeState, Started, agent_message,
-    coordinator_message,
+    AgentMessage, Ask, CoordinatorMessage, Credential, Desired, DesiredImage, Done, Failed, Grant,
+    HeldGrant, Hello, Inventory, InventoryImage, Release, Renew, Revoke, RuntimeState, Started,
+    agent_message, coordinator_message,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -156,6 +156,15 @@ fn from_agent() -> impl Strategy<Value = agent_message::Kind> {
     ]
 }
 
+fn credential([username, password, identity_token, registry_token]: [String; 4]) -> Credential {
+    Credential {
+        username,
+        password,
+        identity_token,
+        registry_token,
+    }
+}
+
 fn from_coordinator() -> impl Strategy<Value = coordinator_message::Kind> {
     use coordinator_message::Kind;
     let image = (reference(), enumeration(), digest(), any::<i32>(), number()).prop_map(
@@ -173,8 +182,12 @@ fn from_coordinator() -> impl Strategy<Value = coordinator_message::Kind> {
                 revision, complete, images, dropped,
             })
         ),
-        2 => (number(), reference(), any::<u32>())
-            .prop_map(|(token, reference, ttl_ms)| Kind::Grant(Grant { token, reference, ttl_ms })),
+        2 => (number(), reference(), any::<u32>(), vec(any::<[String; 4]>(), 0..3)).prop_map(
+            |(token, reference, ttl_ms, logins)| Kind::Grant(Grant {
+                token, reference, ttl_ms, credentials: logins.into_iter().map(credential).collect(),
+                ..Grant::default()
+            })
+        ),
         1 => number().prop_map(|token| Kind::Revoke(Revoke { token })),
     ]
 }
@@ -189,11 +202,11 @@ enum Happening {
 }
 
 fn happening() -> impl Strategy<Value = Happening> {
-    let session = || 1..5_u64;
+    let agent = || 1..5_u64;
     prop_oneof![
-        2 => (session(), hello()).prop_map(|(session, hello)| Happening::Connected(session, hello)),
-        8 => (session(), from_agent()).prop_map(|(session, kind)| Happening::Said(session, kind)),
-        1 => session().prop_map(Happening::Disconnected),
+        2 => (agent(), hello()).prop_map(|(agent, hello)| Happening::Connected(agent, hello)),
+        8 => (agent(), from_agent()).prop_map(|(agent, kind)| Happening::Said(agent, kind)),
+        1 => agent().prop_map(Happening::Disconnected),
         3 => (0..100_000_u64).prop_map(Happening::Passed),
     ]
 }
@@ -232,11 +245,22 @@ proptest! {
     fn whatever_agents_say_the_coordinator_goes_on(happenings in vec(happening(), 1..60)) {
         let mut core = coordinator();
         let mut now = Duration::from_secs(100);
+        // Each stream has a number of its own, as the server gives it, and begins with a Hello.
+        let mut open = BTreeMap::new();
+        let mut streams = 0;
         for happening in happenings {
             let input = match happening {
-                Happening::Connected(session, hello) => Input::Connected(SessionId(session), hello),
-                Happening::Said(session, kind) => Input::Said(SessionId(session), kind),
-                Happening::Disconnected(session) => Input::Disconnected(SessionId(session)),
+                Happening::Connected(agent, hello) => {
+                    streams += 1;
+                    open.insert(agent, streams);
+                    Input::Connected(SessionId(streams), hello)
+                }
+                Happening::Said(agent, kind) => {
+                    Input::Said(SessionId(open.get(&agent).copied().unwrap_or(0)), kind)
+                }
+                Happening::Disconnected(agent) => {
+                    Input::Disconnected(SessionId(open.remove(&agent).unwrap_or(0)))
+                }
                 Happening::Passed(millis) => {
                     now += Duration::from_millis(millis);
                     Input::Tick
@@ -255,13 +279,13 @@ proptest! {
             max_parallel_pulls: 1,
             ..Hello::default()
         };
-        for session in 1..5 {
-            core.step(Now::at(now), Input::Disconnected(SessionId(session)));
+        for stream in 1..=streams {
+            core.step(Now::at(now), Input::Disconnected(SessionId(stream)));
         }
-        let outputs = core.step(Now::at(now), Input::Connected(SessionId(9), hello));
+        let outputs = core.step(Now::at(now), Input::Connected(SessionId(streams + 1), hello));
         let is_desired = |output: &Output| matches!(
             output,
-            Output::Send(SessionId(9), CoordinatorMessage { kind: Some(coordinator_message::Kind::Desired(desired)) })
+            Output::Send(_, CoordinatorMessage { kind: Some(coordinator_message::Kind::Desired(desired)) })
                 if desired.complete && desired.images.len() == 4
         );
         prop_assert!(outputs.iter().any(is_desired), "{outputs:?}");
