@@ -9,7 +9,6 @@ pub mod bake;
 pub mod classify;
 pub mod metrics;
 pub mod node;
-pub mod redact;
 pub mod run;
 pub mod runtime;
 pub mod session;

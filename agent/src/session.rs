@@ -12,7 +12,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tracing::{debug, warn};
 
-use crate::redact::{redact, shorten};
+use drop_oci::redact::{redact, shorten};
 
 /// Messages that wait to be sent. An agent has little to say; if so many wait, the other side does not read.
 const OUTGOING: usize = 256;

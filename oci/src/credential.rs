@@ -14,7 +14,7 @@ pub enum Credential {
         /// The secret.
         password: String,
     },
-    /// An OAuth2 refresh token (`identitytoken` in a docker configuration), exchanged for a bearer token by POST.
+    /// An `OAuth2` refresh token (`identitytoken` in a docker configuration), exchanged for a bearer token by POST.
     IdentityToken(String),
     /// A bearer token that the registry takes as it is (`registrytoken` in a docker configuration).
     RegistryToken(String),

@@ -1,9 +1,24 @@
-//! Image references as registries and runtimes understand them.
+//! What drop knows of images in registries: what a text names, what a registry says of it, at a pace that the registry bears.
 //!
-//! Says what a text names and what its canonical form is. It opens no connection and knows no cluster.
+//! It knows no cluster. Decisions are pure and in files of their own; what opens connections is [`transport`], and whoever uses
+//! it installs rustls's `ring` provider first, once in its `main`.
 
+pub mod client;
 pub mod credential;
-pub mod reference;
+pub mod digest;
+pub mod error;
+pub mod facts;
 
+mod flight;
+pub mod metrics;
+pub mod redact;
+pub mod reference;
+pub mod transport;
+
+pub use client::{Client, Repository};
 pub use credential::Credential;
+pub use error::{Error, Failure};
+
+pub use facts::{Facts, ImageFacts};
 pub use reference::{Reference, ReferenceError};
+pub use transport::{Hosts, Transport};
