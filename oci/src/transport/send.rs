@@ -133,6 +133,10 @@ impl Send {
             return Failure::Tls(quote(&tls.to_string()));
         }
         let text = quote(&causes.join(": "));
+        // HTTP/2 passes on what the other side says of the TLS handshake as text alone.
+        if text.contains("fatal alert") {
+            return Failure::Tls(text);
+        }
         if causes.iter().any(|cause| cause.starts_with("dns error")) {
             return Failure::Dns(text);
         }
