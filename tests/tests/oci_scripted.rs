@@ -655,10 +655,11 @@ async fn the_failure_of_one_is_not_that_of_who_waited_for_it() -> Result<()> {
 #[tokio::test]
 async fn a_caller_that_gives_up_holds_up_nobody() -> Result<()> {
     let registry = ScriptedRegistry::start(|asked| {
-        if asked.before == 0 {
-            return Reply::stalled("");
+        let manifest = r#"{"schemaVersion":2,"manifests":[]}"#;
+        if asked.method == "GET" && asked.before == 0 {
+            return Reply::stalled(manifest);
         }
-        Reply::ok(r#"{"schemaVersion":2,"manifests":[]}"#)
+        Reply::ok(manifest)
     })
     .await?;
     let client = client(&Options::default())?;
