@@ -43,6 +43,17 @@ async fn agents_with_their_own_tokens_serve_their_nodes_and_no_secret_is_told() 
         .until("app", WITHIN, |app| is_ready_on(app, &nodes))
         .await?;
 
+    // A token is asked about once, though its agent comes back five times.
+    for _ in 0..5 {
+        let agent = cluster.node("node-1")?.agent()?;
+        agent.kill();
+        agent.restart().await?;
+        agent.wait_ready(WITHIN).await?;
+    }
+    let reviews = cluster.control_plane.audit()?.resource("tokenreviews");
+    // One for the right itself, one for each agent, and one more each on a machine that takes a minute for this.
+    ensure!((3..=5).contains(&reviews.count()), "{}", reviews.table());
+
     // Whatever is secret: the tokens and the authority's key, in any log, page, object or Event.
     let mut secrets = Vec::new();
     for node in nodes {

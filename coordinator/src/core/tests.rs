@@ -4,6 +4,7 @@ mod checks;
 mod failures;
 mod landing;
 mod limits;
+mod misbehaviour;
 mod restarts;
 mod sessions;
 
