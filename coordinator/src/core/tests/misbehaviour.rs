@@ -82,7 +82,8 @@ fn held_grants_that_were_made_up_leave_tokens_for_the_others() {
         reference: REFERENCE.to_owned(),
         running_ms: u64::MAX,
     };
-    world.connect(1, vec![held(u64::MAX), held(u64::MAX - 1)]);
+    world.connect(1, vec![held(u64::MAX / 2), held(u64::MAX - 1)]);
+    world.pass_secs(20);
     world.ask(2, REFERENCE);
     let (node, token) = world.granted();
     assert_eq!(node, 2);
