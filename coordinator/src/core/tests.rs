@@ -1,6 +1,7 @@
 //! The state machine as a whole, driven by hand: each test is a short story with a few nodes.
 
 mod checks;
+mod disk;
 mod failures;
 mod landing;
 mod limits;
@@ -13,8 +14,8 @@ use std::time::Duration;
 use drop_api::conditions::{PULL_PROGRESS, READY};
 use drop_api::{CachedImageSpec, CachedImageStatus, ImagePullPolicy, Phase};
 use drop_proto::{
-    Ask, Done, Failed, FailureClass, Grant, HeldGrant, Hello, Inventory, InventoryImage,
-    RuntimeState, Started, coordinator_message,
+    Ask, Done, Failed, FailureClass, Grant, HeldGrant, Hello, Inventory, InventoryImage, Refusal,
+    Refused, RuntimeState, Started, coordinator_message,
 };
 
 use super::*;
