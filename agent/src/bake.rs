@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::logins::Providers;
 use crate::node::{Config, DiskLimits, Input, Node, Output};
 use crate::runtime::{Died, Runtime, Work};
 use grantor::{Grantor, Wanted, exchange};
@@ -36,6 +37,8 @@ pub struct Options {
     pub paths: Vec<PathBuf>,
     /// Of this machine.
     pub runtime: Runtime,
+    /// Programs on this machine that hand out logins.
+    pub providers: Providers,
     /// Pulls at the same time.
     pub max_parallel_pulls: u32,
     /// How full pulls may make the disk.
@@ -133,12 +136,12 @@ async fn warm<W: Write>(
     let limit = options.wait_timeout;
     let mut node = Node::new(config(options));
     let mut grantor = Grantor::new(wanted, options.max_parallel_pulls);
-    let mut work = Work::new(options.runtime.clone());
+    let mut work = Work::new(options.runtime.clone(), options.providers.clone());
 
     let desired = grantor.desired();
     for input in [Input::Connected, Input::Message(desired)] {
         let outputs = exchange(&mut node, &mut grantor, begin.elapsed(), input);
-        carry_out(&mut work, &outputs);
+        carry_out(&mut work, outputs);
     }
     loop {
         let now = begin.elapsed();
@@ -161,7 +164,7 @@ async fn warm<W: Write>(
             () = tokio::time::sleep_until(wake) => Input::Tick,
         };
         let outputs = exchange(&mut node, &mut grantor, begin.elapsed(), input);
-        carry_out(&mut work, &outputs);
+        carry_out(&mut work, outputs);
     }
 
     let now = begin.elapsed();
@@ -186,7 +189,7 @@ async fn warm<W: Write>(
     })
 }
 
-fn carry_out(work: &mut Work, outputs: &[Output]) {
+fn carry_out(work: &mut Work, outputs: Vec<Output>) {
     for output in outputs {
         work.carry_out(output);
     }

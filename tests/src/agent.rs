@@ -45,6 +45,12 @@ impl Agent {
                 "--health-probe-bind-address",
                 &health,
             ])
+            // The testbed's plaintext is on loopback only.
+            .args(
+                coordinator
+                    .starts_with("http://")
+                    .then_some("--insecure-plaintext"),
+            )
             .args(["--disk-high-percent", "100", "--disk-default-need", "0"])
             .args(args);
         let mut agent = Self {
@@ -85,6 +91,12 @@ impl Agent {
             http::get(&url).await?.success().map(drop)
         })
         .await
+    }
+
+    /// What `/readyz` says.
+    pub async fn readiness(&self) -> Result<String> {
+        let url = format!("http://{}/readyz", self.health);
+        Ok(http::get(&url).await?.text())
     }
 
     /// Its process: signals, pause, log.

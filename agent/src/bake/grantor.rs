@@ -370,6 +370,7 @@ impl Grantor {
                     reference,
                     ttl_ms: TTL_MS,
                     timeout_ms: 0,
+                    credentials: Vec::new(),
                 }))
             })
             .collect()

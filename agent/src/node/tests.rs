@@ -115,7 +115,7 @@ impl Scene {
             token,
             reference: reference.to_owned(),
             ttl_ms: 60_000,
-            timeout_ms: 0,
+            ..Grant::default()
         }))
     }
 
@@ -261,6 +261,7 @@ fn starts(token: u64, reference: &str) -> Vec<Output> {
         Output::Pull {
             token,
             reference: reference.to_owned(),
+            credentials: Vec::new(),
         },
         sent(agent_message::Kind::Started(Started { token })),
         Output::Observe(Event::PullStarted {
