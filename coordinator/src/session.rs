@@ -24,6 +24,9 @@ use crate::node_set::NodeId;
 use crate::pacing::{Grant, PROOF_BY_RUNNING};
 use crate::session::limits::{Allowance, UNKNOWN_GRANTS};
 
+/// A larger token was given by no coordinator. Counting on from there would run out of numbers.
+const LAST_TOKEN: u64 = u64::MAX / 2;
+
 impl Core {
     pub(crate) fn connected(&mut self, now: Now, session: SessionId, hello: Hello) {
         if hello.node.is_empty() || hello.instance.is_empty() {
@@ -137,7 +140,9 @@ impl Core {
             revoked: false,
         };
         self.grants.insert(held.token, grant);
-        self.next_token = self.next_token.max(held.token + 1);
+        if held.token <= LAST_TOKEN {
+            self.next_token = self.next_token.max(held.token + 1);
+        }
         if let Some(policy) = self.policies.get_mut(&policy) {
             policy.adopted(node);
         }
