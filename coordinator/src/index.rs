@@ -96,6 +96,8 @@ pub struct Sent {
     pub priority: i32,
     /// See `DesiredImage.check`.
     pub check: u64,
+    /// See `DesiredImage.compressed_bytes`.
+    pub compressed_bytes: u64,
 }
 
 /// The runtime of a node, as its agent says it.

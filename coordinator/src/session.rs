@@ -13,11 +13,12 @@ use std::collections::HashSet;
 
 use drop_api::ImagePullPolicy;
 use drop_proto::{
-    Ask, CoordinatorMessage, HeldGrant, Hello, Inventory, Revoke, RuntimeState, agent_message,
-    coordinator_message,
+    Ask, CoordinatorMessage, HeldGrant, Hello, Inventory, Refused, Revoke, RuntimeState,
+    agent_message, coordinator_message,
 };
 
 use crate::core::{Close, Core, Count, Now, Output, Wake};
+use crate::image::{ImageId, Refusal};
 use crate::index::{Node, Runtime, Session, SessionId};
 use crate::node_set::NodeId;
 use crate::pacing::{Grant, PROOF_BY_RUNNING};
@@ -83,6 +84,7 @@ impl Core {
         self.sessions.insert(session, id);
         for (_, image) in self.images.iter_mut() {
             image.asked.remove(id);
+            image.refusals.remove(&id);
             if lapsed {
                 image.reported.remove(id);
             }
@@ -209,6 +211,7 @@ impl Core {
             agent_message::Kind::Failed(failed) => self.pull_failed(now, id, &failed),
             agent_message::Kind::Release(release) => self.released(now, id, release.token),
             agent_message::Kind::Runtime(runtime) => self.runtime_changed(now, id, runtime),
+            agent_message::Kind::Refused(refused) => self.refused(now, id, refused),
         }
     }
 
@@ -266,10 +269,16 @@ impl Core {
                 .iter()
                 .map(|image| image.reference.as_str())
                 .collect();
-            for (_, image) in self.images.iter_mut() {
-                if image.targeted.contains(id) && !named.contains(image.reference.as_str()) {
-                    image.lacks(id);
-                }
+            let absent: Vec<ImageId> = self
+                .images
+                .iter()
+                .filter(|(_, image)| {
+                    image.targeted.contains(id) && !named.contains(image.reference.as_str())
+                })
+                .map(|(image_id, _)| image_id)
+                .collect();
+            for image_id in absent {
+                self.image_absent(now, image_id, id);
             }
         }
         for item in inventory.images {
@@ -302,10 +311,10 @@ impl Core {
                     self.stale.insert(id);
                 }
             } else {
-                image.lacks(id);
                 if item.lost {
                     self.outputs.push(Output::Count(Count::ImageLost));
                 }
+                self.image_absent(now, image_id, id);
             }
             self.mark_image(now, image_id);
         }
@@ -320,7 +329,7 @@ impl Core {
         self.unsettled = true;
     }
 
-    fn remembers(&self, image: crate::image::ImageId, node: &str) -> bool {
+    fn remembers(&self, image: ImageId, node: &str) -> bool {
         self.images.get(image).is_some_and(|image| {
             image.objects.iter().any(|name| {
                 self.objects
@@ -331,7 +340,7 @@ impl Core {
     }
 
     /// Whether a CachedImage wants the newest digest of the image on the node, not just any.
-    pub(crate) fn wants_always(&self, image: crate::image::ImageId, node: NodeId) -> bool {
+    pub(crate) fn wants_always(&self, image: ImageId, node: NodeId) -> bool {
         self.images.get(image).is_some_and(|image| {
             image
                 .objects
@@ -358,6 +367,38 @@ impl Core {
                     image.asked.set(id, asks);
                 }
             }
+        }
+        self.unsettled = true;
+    }
+
+    /// The node does not ask for images that it needs. That concerns nobody else; a tag that it was to check is another one's.
+    fn refused(&mut self, now: Now, id: NodeId, refused: Refused) {
+        for reference in refused.lifted {
+            if let Some(image_id) = self.images.id(&reference) {
+                if let Some(image) = self.images.get_mut(image_id) {
+                    image.refusals.remove(&id);
+                }
+                self.mark_image(now, image_id);
+            }
+        }
+        for refusal in refused.images {
+            let Some(image_id) = self.images.id(&refusal.reference) else {
+                continue;
+            };
+            let Some(image) = self.images.get_mut(image_id) else {
+                continue;
+            };
+            if !image.targeted.contains(id) {
+                continue;
+            }
+            let class = refusal.class();
+            let message = refusal.message;
+            image.refusals.insert(id, Refusal { class, message });
+            if image.check.checker == Some(id) {
+                image.check.checker = None;
+                self.stale.insert(id);
+            }
+            self.mark_image(now, image_id);
         }
         self.unsettled = true;
     }
@@ -399,6 +440,7 @@ impl Core {
         }
         for (_, image) in self.images.iter_mut() {
             image.asked.remove(id);
+            image.refusals.remove(&id);
             if image.check.checker == Some(id) {
                 image.check.checker = None;
             }
@@ -432,6 +474,7 @@ impl Core {
             node.session.as_ref().is_some_and(|s| s.inventoried)
                 && node.runtime.available
                 && (node.grants.len() as u32) < node.max_parallel
+                && !node.facts.as_ref().is_some_and(|f| f.disk_pressure)
                 && node
                     .pause
                     .as_ref()

@@ -99,10 +99,16 @@ pub async fn watch<K, T>(
 /// What of a Node matters.
 #[must_use]
 pub fn node_facts(node: Node) -> NodeFacts {
+    let conditions = node.status.as_ref().and_then(|s| s.conditions.as_ref());
+    let disk_pressure = conditions
+        .into_iter()
+        .flatten()
+        .any(|c| c.type_ == "DiskPressure" && c.status == "True");
     NodeFacts {
         name: node.name_any(),
         labels: node.metadata.labels.unwrap_or_default(),
         taints: node.spec.and_then(|spec| spec.taints).unwrap_or_default(),
+        disk_pressure,
     }
 }
 

@@ -158,6 +158,16 @@ const AGENT: [Case; 25] = [
     ("--list-interval=5", "--list-interval", "5"),
     ("--pull-deadline=never", "--pull-deadline", "never"),
     ("--shutdown-grace=-1s", "--shutdown-grace", "-1s"),
+    ("--disk-high-percent=0", "--disk-high-percent", "1..=100"),
+    ("--disk-high-percent=101", "--disk-high-percent", "1..=100"),
+    ("--disk-default-need=much", "--disk-default-need", "2Gi"),
+    ("--disk-default-need=-1", "--disk-default-need", "2Gi"),
+    ("--allow-registries=nginx", "--allow-registries", "host"),
+    (
+        "--allow-registries=ghcr.io,https://r.io",
+        "--allow-registries",
+        "https://r.io",
+    ),
     (
         "--metrics-bind-address=8080",
         "--metrics-bind-address",

@@ -68,6 +68,7 @@ impl Core {
             .iter()
             .filter(|(_, node)| {
                 node.runtime.available
+                    && !node.facts.as_ref().is_some_and(|f| f.disk_pressure)
                     && node.session.as_ref().is_some_and(|s| s.inventoried)
                     && node
                         .pause
@@ -108,6 +109,7 @@ impl Core {
         }
         let able: NodeSet = holders
             .iter()
+            .filter(|node| !image.refusals.contains_key(node))
             .filter(|node| self.wants_always(id, *node))
             .collect();
         let Some(node) = able.next_after(self.cursor) else {

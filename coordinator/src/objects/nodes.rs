@@ -43,8 +43,18 @@ impl Core {
             node.lost_at = Some(now.mono);
             self.wake(now.mono + self.config.agent_grace, Wake::Grace(id));
         }
-        if let Some(node) = self.nodes.get_mut(id) {
-            node.facts = Some(facts);
+        let disk_pressure = facts.disk_pressure;
+        let Some(node) = self.nodes.get_mut(id) else {
+            return;
+        };
+        let former = node.facts.replace(facts);
+        if former.is_some_and(|f| f.disk_pressure) != disk_pressure {
+            if disk_pressure {
+                self.relieve_checker(id);
+            }
+            self.refresh_free(now, id);
+            self.mark_node(now, id);
+            self.unsettled = true;
         }
         let names: Vec<String> = self.objects.keys().cloned().collect();
         for name in names {

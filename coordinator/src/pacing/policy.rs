@@ -22,6 +22,8 @@ pub struct Limits {
     pub min_delay: Duration,
     /// Waits after failures.
     pub backoff: Backoff,
+    /// How long a pull may take; `None` = as long as the agent's own flag allows.
+    pub pull_timeout: Option<Duration>,
     /// How often a tag is checked again; `None` = never.
     pub repull_interval: Option<Duration>,
     /// Nodes that the policy covers.
@@ -38,6 +40,7 @@ impl Default for Limits {
             max_pulls: None,
             min_delay: Duration::from_secs(10),
             backoff: Backoff::default(),
+            pull_timeout: None,
             repull_interval: None,
             node_selector: BTreeMap::new(),
             tolerations: Vec::new(),

@@ -132,10 +132,13 @@ impl Core {
             return;
         };
         let Some(session) = &node.session else { return };
+        let limits = self.policies.get(&object.policy).map(|p| &p.limits);
+        let timeout = limits.and_then(|limits| limits.pull_timeout);
         let message = drop_proto::Grant {
             token,
             reference: image.reference.clone(),
             ttl_ms: u32::try_from(self.config.grant_ttl.as_millis()).unwrap_or(u32::MAX),
+            timeout_ms: timeout.map_or(0, |t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX)),
             credentials,
         };
         self.outputs.push(Output::Send(

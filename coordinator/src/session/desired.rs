@@ -105,6 +105,7 @@ impl Core {
                 .unwrap_or_default(),
             priority,
             check: if checks { image.check.number } else { 0 },
+            compressed_bytes: image.compressed_bytes,
         })
     }
 }
@@ -124,5 +125,6 @@ fn to_message(want: &Sent) -> DesiredImage {
         expected_digest: want.expected_digest.clone(),
         priority: want.priority,
         check: want.check,
+        compressed_bytes: want.compressed_bytes,
     }
 }
