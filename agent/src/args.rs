@@ -6,11 +6,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use drop_api::{DurationError, GoDuration};
 use drop_daemon::bind::BindAddress;
 use drop_daemon::logging::LogArgs;
-use tonic::transport::Endpoint;
 
 use crate::bake::{Format, Options, Terminal};
 use crate::runtime::Socket;
-use crate::session;
+use crate::session::Coordinator;
 
 const SOCKET: &str = "unix:///run/containerd/containerd.sock";
 
@@ -76,9 +75,10 @@ pub struct RunArgs {
     #[arg(long, env = "NODE_NAME", value_name = "NAME", value_parser = node_name)]
     pub node_name: String,
 
-    /// The coordinator, as http://host:port.
-    #[arg(long, value_name = "URL", value_parser = session::endpoint)]
-    pub coordinator: Endpoint,
+    /// The coordinator, as http://host:port. Of all addresses that the host name has (and of several URLs, separated by commas)
+    /// the agent finds the one that leads.
+    #[arg(long, value_name = "URL")]
+    pub coordinator: Coordinator,
 
     #[command(flatten)]
     #[allow(missing_docs)]

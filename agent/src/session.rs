@@ -1,22 +1,30 @@
 //! The session with the coordinator: opened, kept alive, and opened again for ever.
 //!
-//! It moves messages and says when a stream is there and when it is gone. What the messages mean is the machine's business.
+//! It finds the replica that leads, moves messages and says when a stream is there and when it is gone. What the messages mean
+//! is the machine's business.
 
+mod coordinator;
+
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use drop_proto::coordinator_client::CoordinatorClient;
 use drop_proto::{AgentMessage, CoordinatorMessage, MAX_MESSAGE_BYTES};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 use tonic::{Code, Status};
 use tracing::{debug, warn};
+
+pub use coordinator::{BadCoordinator, Coordinator};
 
 use crate::redact::{redact, shorten};
 
 /// Messages that wait to be sent. An agent has little to say; if so many wait, the other side does not read.
 const OUTGOING: usize = 256;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A replica that takes longer to say whether it takes the session hangs.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection on which nothing comes back for so long after a ping is dead.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 /// The first wait before connecting again; it doubles up to the last.
@@ -55,80 +63,80 @@ impl Stream {
     }
 }
 
-/// The URL is no place where a coordinator can be.
-#[derive(Debug, thiserror::Error)]
-#[error("write the coordinator as http://host:port")]
-pub struct BadCoordinator;
-
-/// Where the coordinator is.
-pub fn endpoint(url: &str) -> Result<Endpoint, BadCoordinator> {
-    if !url.starts_with("http://") {
-        return Err(BadCoordinator);
-    }
-    let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| BadCoordinator)?;
-    let uri = endpoint.uri();
-    let host = uri.host().unwrap_or_default();
-    let authority = uri.authority().map_or("", |authority| authority.as_str());
-    // A port beyond 65535 parses as an authority, and a user before the host as well.
-    let is_place = match uri.port_u16() {
-        Some(port) => port > 0 && authority == format!("{host}:{port}"),
-        None => authority == host,
-    };
-    let is_plain = matches!(uri.path(), "" | "/") && uri.query().is_none();
-    if host.is_empty() || !is_place || !is_plain {
-        return Err(BadCoordinator);
-    }
-    Ok(endpoint
-        .connect_timeout(CONNECT_TIMEOUT)
-        .http2_keep_alive_interval(KEEPALIVE)
-        .keep_alive_timeout(KEEPALIVE)
-        .keep_alive_while_idle(true))
-}
-
 /// Keeps a session open for as long as somebody takes its events.
-pub async fn run(endpoint: Endpoint, events: mpsc::Sender<Event>) {
+pub async fn run(coordinator: Coordinator, events: mpsc::Sender<Event>) {
     let mut failures = 0;
+    let mut left = None;
     while !events.is_closed() {
-        let was_heard = match endpoint.connect().await {
-            Ok(channel) => converse(channel, &events).await,
-            Err(error) => {
-                let reason = causes(&error);
-                // Once per outage: the rest is the same news again.
-                if failures == 0 {
-                    warn!(coordinator = %endpoint.uri(), reason, "no connection to the coordinator");
-                } else {
-                    debug!(coordinator = %endpoint.uri(), reason, "no connection to the coordinator");
+        let (addresses, mut refusals) = coordinator.resolve().await;
+        let mut ended = None;
+        for address in coordinator::order(addresses, left) {
+            match converse(address, &events).await {
+                Ok(end) => {
+                    ended = Some(end);
+                    left = Some(address);
+                    break;
                 }
-                false
+                Err(refusal) => refusals.push(format!("{address}: {refusal}")),
             }
+        }
+        if ended.is_none() {
+            let reason = shorten(&redact(&refusals.join("; ")), 500);
+            // Once per outage: the rest is the same news again.
+            if failures == 0 {
+                warn!(%coordinator, reason, "no coordinator takes this agent");
+            } else {
+                debug!(%coordinator, reason, "no coordinator takes this agent");
+            }
+        }
+        failures = match ended {
+            Some(End::Heard) => 0,
+            Some(End::Unheard) | None => failures + 1,
         };
-        failures = if was_heard { 0 } else { failures + 1 };
         tokio::time::sleep(jittered(backoff(failures), rand::random())).await;
     }
 }
 
-/// One stream from Open to Closed. True if the coordinator accepted it, that is, said something.
-async fn converse(channel: Channel, events: &mpsc::Sender<Event>) -> bool {
+/// How a session that was opened came to its end.
+enum End {
+    /// The coordinator accepted it, that is, said something.
+    Heard,
+    Unheard,
+}
+
+/// One session from Open to Closed, if the replica at this address takes it. The error says why it does not.
+async fn converse(address: SocketAddr, events: &mpsc::Sender<Event>) -> Result<End, String> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|e| causes(&e))?;
+    let channel = endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE)
+        .keep_alive_while_idle(true)
+        .connect()
+        .await
+        .map_err(|error| causes(&error))?;
+    let mut client = CoordinatorClient::new(channel)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let (messages, outgoing) = mpsc::channel(OUTGOING);
+    let answer = client.session(ReceiverStream::new(outgoing));
+    let mut incoming = tokio::time::timeout(ANSWER_TIMEOUT, answer)
+        .await
+        .map_err(|_| "does not answer".to_owned())?
+        .map_err(|status| explain(&status))?
+        .into_inner();
     let (open, dropped) = oneshot::channel();
     let stream = Stream {
         messages: Some(messages),
         _open: open,
     };
     if events.send(Event::Open(stream)).await.is_err() {
-        return false;
+        return Ok(End::Unheard);
     }
-    let mut was_heard = false;
+    let mut end = End::Unheard;
     let exchange = async {
-        let mut client = CoordinatorClient::new(channel)
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        let mut incoming = client
-            .session(ReceiverStream::new(outgoing))
-            .await?
-            .into_inner();
         while let Some(message) = incoming.message().await? {
-            was_heard = true;
+            end = End::Heard;
             if events.send(Event::Message(message)).await.is_err() {
                 break;
             }
@@ -140,10 +148,10 @@ async fn converse(channel: Channel, events: &mpsc::Sender<Event>) -> bool {
         ended = exchange => ended.map_or_else(|status| explain(&status), |()| "the coordinator closed the session".to_owned()),
         _ = dropped => "the agent closed the session".to_owned(),
     };
-    warn!(reason, "session ended");
+    warn!(%address, reason, "session ended");
     // If nobody listens any more, nobody needs to know.
     let _ = events.send(Event::Closed).await;
-    was_heard
+    Ok(end)
 }
 
 /// The end of a stream in words that say what to do about it.
@@ -204,32 +212,6 @@ mod tests {
         assert_eq!(backoff(u32::MAX), LAST_WAIT);
         assert_eq!(jittered(LAST_WAIT, 0), Duration::from_secs(1));
         assert_eq!(jittered(LAST_WAIT, u32::MAX), LAST_WAIT);
-    }
-
-    #[test]
-    fn a_coordinator_is_a_host_and_a_port() {
-        for good in [
-            "http://drop-coordinator.drop-system:9443",
-            "http://127.0.0.1:1/",
-            "http://[::1]:65535",
-        ] {
-            assert!(endpoint(good).is_ok(), "{good}");
-        }
-        for bad in [
-            "",
-            "127.0.0.1:9443",
-            "https://c:1",
-            "http://",
-            "http://c/path",
-            "http://c?x",
-            "http://c:99999",
-            "http://c:0",
-            "http://c:",
-            "http://user:secret@c:1",
-            "unix:///x",
-        ] {
-            assert!(endpoint(bad).is_err(), "{bad}");
-        }
     }
 
     #[test]

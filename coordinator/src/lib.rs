@@ -5,9 +5,12 @@
 
 pub mod args;
 pub mod cached_image;
+pub mod clock;
 pub mod core;
 pub mod image;
 pub mod index;
+pub mod lead;
+pub mod lease;
 pub mod machine;
 pub mod metrics;
 pub mod node_set;
@@ -15,6 +18,7 @@ pub mod objects;
 pub mod pacing;
 pub mod plan;
 pub mod report;
+pub mod rights;
 pub mod run;
 pub mod session;
 pub mod watch;

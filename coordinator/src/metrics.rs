@@ -11,6 +11,7 @@ const STATUS_WRITES: &str = "drop_status_writes_total";
 const IMAGES_LOST: &str = "drop_images_lost_total";
 const RECONNECTS: &str = "drop_session_reconnects_total";
 const GRANTS_EXPIRED: &str = "drop_grants_expired_total";
+const LEADER: &str = "drop_leader";
 const BUILD_INFO: &str = "drop_build_info";
 
 const NODES_TARGETED: &str = "drop_nodes_targeted";
@@ -38,6 +39,10 @@ pub fn describe() {
         GRANTS_EXPIRED,
         "Grants that ended because their agent fell silent."
     );
+    metrics::describe_gauge!(
+        LEADER,
+        "1 on the replica that leads, 0 on those that follow."
+    );
     metrics::describe_gauge!(BUILD_INFO, "Always 1; the version is in the label.");
     for result in ["success", "error"] {
         counter!(RECONCILE, "controller" => "cachedimage", "result" => result).increment(0);
@@ -56,6 +61,11 @@ pub fn status_written(success: bool) {
     if !success {
         counter!(RECONCILE, "controller" => "cachedimage", "result" => result).increment(1);
     }
+}
+
+/// Whether this process leads.
+pub fn leads(yes: bool) {
+    gauge!(LEADER).set(f64::from(u8::from(yes)));
 }
 
 /// Counts what the state machine does not remember.

@@ -1,4 +1,4 @@
-//! Wires the state machine to the world: watches, gRPC server, Events, admin pages, signals.
+//! Wires the process: gRPC server, Lease, leading, admin pages, signals.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,31 +10,26 @@ use drop_daemon::bind;
 use drop_daemon::{signals, supervise::Tasks};
 use drop_proto::MAX_MESSAGE_BYTES;
 use drop_proto::coordinator_server::CoordinatorServer;
-use jiff::Timestamp;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::runtime::events::{Recorder, Reporter};
 use kube::{Api, Client};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio_stream::wrappers::TcpListenerStream;
 use tracing::info;
 
 use crate::args::Args;
-use crate::cached_image::apply;
-use crate::cached_image::events::Event;
-use crate::core::{Config, Input};
-use crate::machine::{self, Ports};
+use crate::clock::Clock;
+use crate::core::Config;
+use crate::lead::{self, World};
+use crate::lease::Role;
+use crate::lease::candidate::Candidate;
+use crate::lease::renew;
+use crate::lease::term::Term;
 use crate::metrics;
 use crate::report::Report;
-use crate::session::server::{Server, SessionEvent};
-use crate::watch::{image_object, node_facts, policy, watch as watch_kind};
+use crate::rights::Rights;
+use crate::session::server::Server;
 
-/// Inputs that wait for the state machine. Watches and sessions wait when it is full.
-const INBOX: usize = 4096;
-/// Events that wait for the API server.
-const EVENTS: usize = 256;
-/// How long tasks get to end. With the machine's last writes this stays under 20 s.
-const STOP_GRACE: Duration = Duration::from_secs(10);
 /// A connection whose other end is silent for this long is probed, and cut if the probe is not answered as long.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
@@ -53,11 +48,12 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     metrics::describe();
     let client = client(&args).await?;
 
+    let clock = Clock::start();
     let (stop, stopped) = watch::channel(false);
-    let (inputs, inbox) = mpsc::channel(INBOX);
-    let (session_events, sessions) = mpsc::channel(INBOX);
-    let (events, event_queue) = mpsc::channel(EVENTS);
     let (report, reported) = watch::channel(Report::default());
+    let (desk, desks) = watch::channel(None);
+    let (role, roles) = watch::channel(Role::Unknown);
+    let rights = Rights::default();
     let readiness = Readiness::default();
     let mut tasks = Tasks::default();
 
@@ -81,39 +77,77 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             admin::serve_probes(listener, readiness.clone(), stopped.clone()),
         );
     }
-    watch_all(&mut tasks, &client, &inputs);
-    tasks.spawn_endless("events", publish_events(client.clone(), event_queue));
     tasks.spawn_endless(
         "readiness",
-        show_readiness(readiness, reported, stopped.clone()),
+        show_readiness(
+            readiness,
+            reported,
+            roles.clone(),
+            rights.clone(),
+            stopped.clone(),
+        ),
     );
     tasks.spawn(
         "sessions",
-        serve_sessions(listener, session_events, stopped.clone()),
+        serve_sessions(listener, Server::new(desks, roles.clone()), stopped.clone()),
     );
-    let ports = Ports {
+    let (resign, resigned) = watch::channel(false);
+    if args.leader_elect {
+        let (candidate, ports) = candidate(&args, clock, &client, role, rights.clone(), resigned);
+        tasks.spawn("lease", async move {
+            renew::run(candidate, ports).await;
+            Ok(())
+        });
+    } else {
+        metrics::leads(true);
+        role.send_replace(Role::Leads(Term::for_ever(clock)));
+    }
+    let world = World {
         client,
-        inputs: inbox,
-        sessions,
-        events,
+        config: Config {
+            grant_ttl: args.grant_ttl.get(),
+            agent_grace: args.agent_grace.get(),
+            registry_budget: args.max_pulls_per_registry,
+            ..Config::default()
+        },
+        clock,
+        role: roles,
+        desk,
         report,
+        rights,
         stop: stopped.clone(),
     };
-    let config = Config {
-        grant_ttl: args.grant_ttl.get(),
-        agent_grace: args.agent_grace.get(),
-        registry_budget: args.max_pulls_per_registry,
-        // Milliseconds since 1970, with room for 4,096 grants a millisecond: no token of a former process comes again.
-        first_token: u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(1) << 12,
-        ..Config::default()
-    };
-    tasks.spawn("state machine", async move {
-        machine::run(config, ports).await;
-        Ok(())
+    tasks.spawn("leader", async move {
+        let result = lead::run(world).await;
+        // The next leader may begin: nothing more is done here.
+        resign.send_replace(true);
+        result
     });
-    tasks.run(stopped, STOP_GRACE).await?;
+    tasks.run(stopped, lead::STOP_GRACE).await?;
     info!("stopped");
     Ok(())
+}
+
+fn candidate(
+    args: &Args,
+    clock: Clock,
+    client: &Client,
+    role: watch::Sender<Role>,
+    rights: Rights,
+    done: watch::Receiver<bool>,
+) -> (Candidate, renew::Ports) {
+    let identity = format!("{}_{:08x}", args.pod_name, rand::random::<u32>());
+    let timing = args.lease_timing();
+    let ports = renew::Ports {
+        api: Api::namespaced(client.clone(), &args.pod_namespace),
+        // So that a leader whose request hangs has time for another one.
+        timeout: timing.renew_deadline / 2,
+        clock,
+        role,
+        rights,
+        done,
+    };
+    (Candidate::new(renew::NAME, identity, timing), ports)
 }
 
 async fn listen(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -136,67 +170,48 @@ async fn client(args: &Args) -> anyhow::Result<Client> {
     Client::try_from(config).context("API server client")
 }
 
-fn watch_all(tasks: &mut Tasks, client: &Client, inputs: &mpsc::Sender<Input>) {
-    let (nodes, images, policies) = (inputs.clone(), inputs.clone(), inputs.clone());
-    let api = Api::all(client.clone());
-    tasks.spawn_endless("node watch", async move {
-        watch_kind(api, node_facts, Input::Node, nodes).await;
-        Ok(())
-    });
-    let api = Api::all(client.clone());
-    tasks.spawn_endless("cachedimage watch", async move {
-        watch_kind(api, image_object, Input::Image, images).await;
-        Ok(())
-    });
-    let api = Api::all(client.clone());
-    tasks.spawn_endless("pullpolicy watch", async move {
-        watch_kind(api, policy, Input::Policy, policies).await;
-        Ok(())
-    });
-}
-
-async fn publish_events(client: Client, mut queue: mpsc::Receiver<Event>) -> anyhow::Result<()> {
-    let reporter = Reporter {
-        controller: "drop-coordinator".to_owned(),
-        instance: None,
-    };
-    let recorder = Recorder::new(client.clone(), reporter);
-    while let Some(event) = queue.recv().await {
-        apply::publish(&client, &recorder, event).await;
-    }
-    // The state machine is gone; its own end says why.
-    std::future::pending().await
-}
-
-/// Ready = the API server's objects are known: only then do sessions and statuses mean anything.
+/// Ready = this process follows, or leads and knows the API server's objects: only then do sessions and statuses mean anything.
 async fn show_readiness(
     readiness: Readiness,
     mut reported: watch::Receiver<Report>,
+    mut roles: watch::Receiver<Role>,
+    rights: Rights,
     mut stopped: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
-    readiness.set_not_ready(
-        "nodes, cachedimages and pullpolicies are not listed yet (list, watch): see the log",
-    );
-    let known = async {
-        // The sender lives as long as the state machine, whose end ends the process.
-        let _ = reported.wait_for(|report| report.synced).await;
-        readiness.set_ready();
-        std::future::pending::<()>().await;
-    };
-    tokio::select! {
-        () = known => {}
-        _ = stopped.wait_for(|stop| *stop) => {}
+    let mut missing = rights.changes();
+    loop {
+        readiness.set(state(&roles.borrow(), reported.borrow().synced, &rights));
+        // The senders live as long as the tasks that the process cannot do without.
+        tokio::select! {
+            Ok(()) = reported.changed() => {}
+            Ok(()) = roles.changed() => {}
+            Ok(()) = missing.changed() => {}
+            _ = stopped.wait_for(|stop| *stop) => break,
+        }
     }
     readiness.set_not_ready("stops");
     std::future::pending().await
 }
 
+fn state(role: &Role, synced: bool, rights: &Rights) -> Result<(), String> {
+    match (rights.missing(), role) {
+        (Some(missing), _) => Err(missing),
+        (None, Role::Unknown) => Err("the lease is not read yet: see the log".to_owned()),
+        (None, Role::Follows { .. }) => Ok(()),
+        (None, Role::Leads(_)) if synced => Ok(()),
+        (None, Role::Leads(_)) => Err(
+            "nodes, cachedimages and pullpolicies are not listed yet (list, watch): see the log"
+                .to_owned(),
+        ),
+    }
+}
+
 async fn serve_sessions(
     listener: TcpListener,
-    events: mpsc::Sender<SessionEvent>,
+    server: Server,
     mut stopped: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
-    let service = CoordinatorServer::new(Server::new(events))
+    let service = CoordinatorServer::new(server)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let stop = async move {

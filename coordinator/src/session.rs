@@ -127,7 +127,6 @@ impl Core {
             revoked: false,
         };
         self.grants.insert(held.token, grant);
-        self.next_token = self.next_token.max(held.token + 1);
         if let Some(policy) = self.policies.get_mut(&policy) {
             policy.adopted(node);
         }

@@ -20,10 +20,15 @@ use crate::index::ImageObject;
 use crate::objects::limits;
 use crate::pacing::policy::Limits;
 use crate::plan::NodeFacts;
+use crate::rights::Rights;
 
 /// Longest wait before a watch is tried again. kube's default waits up to a minute, and after an absence of the API server
 /// it takes two tries: one to hear that the watch is too old, one to list. Few watches of one process press nobody.
 const LONGEST: Duration = Duration::from_secs(5);
+
+/// A watch that was refused is tried again by then at the latest; if no refusal has come, it is allowed now. A watch that works
+/// says nothing before something changes.
+const SILENCE: Duration = Duration::from_secs(15);
 
 /// The wait after an error of a watch: doubles from a tenth of a second up to [`LONGEST`].
 #[derive(Debug, Default)]
@@ -54,10 +59,12 @@ pub async fn watch<K, T>(
     convert: impl Fn(K) -> T,
     wrap: impl Fn(Change<T>) -> Input,
     inputs: mpsc::Sender<Input>,
+    rights: Rights,
 ) where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
     let kind = K::plural(&());
+    let mut is_refused = false;
     let readable = |object: DeserializeGuard<K>| {
         let name = object.name_any();
         object.0.map(&convert).map_err(|error| warn!(kind = %kind, name, error = %error.error, "object does not parse, left out")).ok()
@@ -66,7 +73,14 @@ pub async fn watch<K, T>(
         std::pin::pin!(watcher(api, watcher::Config::default()).backoff(Patience::default()));
     let mut listed = Vec::new();
     loop {
-        let change = match stream.try_next().await {
+        let silence = if is_refused { SILENCE } else { Duration::MAX };
+        // Dropping the wait loses nothing: the stream keeps its state.
+        let Ok(next) = tokio::time::timeout(silence, stream.try_next()).await else {
+            is_refused = false;
+            rights.granted(&kind);
+            continue;
+        };
+        let change = match next {
             Ok(Some(watcher::Event::Init)) => {
                 listed.clear();
                 continue;
@@ -87,12 +101,30 @@ pub async fn watch<K, T>(
             Ok(None) => return,
             Err(error) => {
                 warn!(kind = %kind, error = %error, "cannot list or watch, will retry");
+                is_refused = refused(&error, &kind, &rights);
                 continue;
             }
         };
+        if is_refused {
+            is_refused = false;
+            rights.granted(&kind);
+        }
         if inputs.send(wrap(change)).await.is_err() {
             return;
         }
+    }
+}
+
+/// Whether the error is a missing right, which is noted.
+fn refused(error: &watcher::Error, work: &str, rights: &Rights) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => {
+            rights.heard(work, Some(error));
+            matches!(error, kube::Error::Api(status) if status.is_forbidden())
+        }
+        watcher::Error::WatchError(_) | watcher::Error::NoResourceVersion => false,
     }
 }
 

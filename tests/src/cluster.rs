@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use futures::future::try_join_all;
-use kube::{Client, Resource};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::control_plane::{ControlPlane, Controllers};
-use crate::coordinator::Coordinator;
+use crate::coordinator::{self, Coordinator};
 use crate::dirs::Scratch;
 use crate::images::Recipe;
 use crate::node::{Node, NodeSpec};
@@ -25,6 +26,7 @@ use crate::registry::Registry;
 pub struct Builder {
     nodes: Vec<NodeSpec>,
     controllers: Controllers,
+    replicas: usize,
     coordinator_args: Vec<String>,
     agent_args: Vec<String>,
 }
@@ -53,6 +55,13 @@ impl Builder {
         self
     }
 
+    /// Runs so many coordinators instead of one, `replica-1`, `replica-2` ..., of which one leads.
+    #[must_use]
+    pub fn replicas(mut self, count: usize) -> Self {
+        self.replicas = count;
+        self
+    }
+
     /// Adds arguments of the coordinator; later ones win.
     #[must_use]
     pub fn coordinator_args(mut self, args: &[&str]) -> Self {
@@ -77,19 +86,29 @@ impl Builder {
                 ControlPlane::start(&scratch.path().join("control-plane"), self.controllers)
                     .await?;
             control_plane.apply_crds().await?;
-            let folder = scratch.path().join("coordinator");
-            let coordinator =
-                Coordinator::start(&folder, &control_plane, &self.coordinator_args).await?;
-            anyhow::Ok((control_plane, coordinator))
+            let args = &self.coordinator_args;
+            let mut coordinators = Vec::new();
+            for number in 1..=self.replicas {
+                let name = format!("replica-{number}");
+                let folder = scratch.path().join(&name);
+                let replica = Coordinator::start_replica(&folder, &control_plane, &name, args);
+                coordinators.push(replica.await?);
+            }
+            if coordinators.is_empty() {
+                let folder = scratch.path().join("coordinator");
+                coordinators.push(Coordinator::start(&folder, &control_plane, args).await?);
+            }
+            anyhow::Ok((control_plane, coordinators))
         };
         let folder = scratch.path().join("registry");
-        let (registry, (control_plane, coordinator)) =
+        let (registry, (control_plane, mut coordinators)) =
             tokio::try_join!(Registry::start(&folder), control_plane)?;
         let proxy = Proxy::start(registry.address()).await?;
         let mut cluster = Cluster {
             nodes: Vec::new(),
             agent_args: self.agent_args,
-            coordinator,
+            coordinator: coordinators.remove(0),
+            more_coordinators: coordinators,
             proxy,
             registry,
             control_plane,
@@ -106,8 +125,10 @@ pub struct Cluster {
     // Dropped in this order: agents before their coordinator, all before the API server.
     /// The nodes, in the order they were added.
     pub nodes: Vec<Node>,
-    /// The coordinator.
+    /// The coordinator, or the first replica.
     pub coordinator: Coordinator,
+    /// The other replicas.
+    pub more_coordinators: Vec<Coordinator>,
     /// The registry host of the cluster's images.
     pub proxy: Proxy,
     /// The registry behind it.
@@ -141,6 +162,25 @@ impl Cluster {
     pub fn node(&mut self, name: &str) -> Result<&mut Node> {
         let found = self.nodes.iter_mut().find(|node| node.name() == name);
         found.with_context(|| format!("there is no node {name}"))
+    }
+
+    /// The name of the replica that holds the Lease, such as `replica-1`.
+    pub async fn leader(&self) -> Result<String> {
+        let leases: Api<Lease> = Api::namespaced(self.client(), coordinator::NAMESPACE);
+        let lease = leases.get("drop-coordinator").await?;
+        let holder = lease.spec.and_then(|spec| spec.holder_identity);
+        let holder = holder.context("nobody holds the Lease")?;
+        let (name, _) = holder
+            .split_once('_')
+            .context("a holder without a suffix")?;
+        Ok(name.to_owned())
+    }
+
+    /// The replica called `replica-<number>`.
+    pub fn replica(&mut self, name: &str) -> Result<&mut Coordinator> {
+        let mut all = std::iter::once(&mut self.coordinator).chain(&mut self.more_coordinators);
+        let number: usize = name.trim_start_matches("replica-").parse()?;
+        all.nth(number - 1).with_context(|| format!("no {name}"))
     }
 
     /// A node joins.
@@ -249,7 +289,9 @@ impl Cluster {
         // The node's own arguments come last and win.
         let spec = spec.with_defaults(&self.agent_args);
         let folder = self.scratch.path().join(spec.name());
-        Node::start(&folder, &self.client(), &self.coordinator.url(), spec).await
+        let mut urls = vec![self.coordinator.url()];
+        urls.extend(self.more_coordinators.iter().map(Coordinator::url));
+        Node::start(&folder, &self.client(), &urls.join(","), spec).await
     }
 }
 

@@ -1,14 +1,15 @@
 //! The coordinator as a process, with the rights of its service account and no more.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use crate::control_plane::ControlPlane;
 use crate::process::{Process, Program};
 use crate::scrape::{Scrape, scrape};
+use crate::tunnel::Tunnel;
 use crate::{http, objects, parts, ports};
 
 /// The user that the coordinator is, here by a client certificate and in a cluster by its token.
@@ -21,6 +22,7 @@ pub const NAMESPACE: &str = "drop-system";
 #[derive(Debug)]
 pub struct Coordinator {
     process: Process,
+    network: Option<Tunnel>,
     session: String,
     metrics: String,
     health: String,
@@ -33,9 +35,33 @@ impl Coordinator {
         control_plane: &ControlPlane,
         args: &[String],
     ) -> Result<Self> {
-        std::fs::create_dir_all(folder).context("create the coordinator's folder")?;
         grant_rights(control_plane).await?;
         let kubeconfig = control_plane.kubeconfig_for(USER, &["system:serviceaccounts"])?;
+        Self::run(folder, kubeconfig, None, args).await
+    }
+
+    /// Starts one of several replicas, which reaches the API server by a network of its own (`network`).
+    pub async fn start_replica(
+        folder: &Path,
+        control_plane: &ControlPlane,
+        name: &str,
+        args: &[String],
+    ) -> Result<Self> {
+        grant_rights(control_plane).await?;
+        let (kubeconfig, network) = control_plane
+            .kubeconfig_through(name, USER, &["system:serviceaccounts"])
+            .await?;
+        let elects = ["--leader-elect", "--pod-name", name].map(str::to_owned);
+        Self::run(folder, kubeconfig, Some(network), &[&elects, args].concat()).await
+    }
+
+    async fn run(
+        folder: &Path,
+        kubeconfig: PathBuf,
+        network: Option<Tunnel>,
+        args: &[String],
+    ) -> Result<Self> {
+        std::fs::create_dir_all(folder).context("create the coordinator's folder")?;
         let (session, metrics, health) = (ports::address()?, ports::address()?, ports::address()?);
         let program = Program::new("coordinator", parts::built("drop-coordinator")?, folder)
             .arg("--kubeconfig")
@@ -48,6 +74,7 @@ impl Coordinator {
         let process = Process::start(program)?;
         let mut coordinator = Self {
             process,
+            network,
             session,
             metrics,
             health,
@@ -77,6 +104,19 @@ impl Coordinator {
     /// Its metrics now.
     pub async fn metrics(&self) -> Result<Scrape> {
         scrape(&self.metrics).await
+    }
+
+    /// The way of a replica to the API server.
+    pub fn network(&self) -> Result<&Tunnel> {
+        self.network.as_ref().context("it is no replica")
+    }
+
+    /// What `/readyz` says when it says no.
+    pub async fn not_ready(&self) -> Result<String> {
+        let url = format!("http://{}/readyz", self.health);
+        let answer = http::get(&url).await?;
+        ensure!(!answer.status.is_success(), "it is ready");
+        Ok(answer.text())
     }
 
     /// `kill -9`.

@@ -32,4 +32,5 @@ pub mod raw_session;
 pub mod registry;
 pub mod scrape;
 pub mod scripted_cri;
+pub mod tunnel;
 pub mod wait;

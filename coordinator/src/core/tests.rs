@@ -6,6 +6,7 @@ mod landing;
 mod limits;
 mod restarts;
 mod sessions;
+mod terms;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

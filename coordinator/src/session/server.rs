@@ -1,7 +1,7 @@
 //! The gRPC side of sessions: turns streams into inputs of the state machine and its outputs into messages.
 //!
-//! Decides nothing but what the transport must: the first message has to be a Hello and to come soon, and an agent that does
-//! not read is let go.
+//! Decides nothing but what the transport must: the first message has to be a Hello and to come soon, an agent that does not
+//! read is let go, and only the leader takes sessions and says anything in them.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,12 +9,15 @@ use std::time::Duration;
 
 use drop_proto::{AgentMessage, CoordinatorMessage, Hello, agent_message, coordinator_server};
 use futures::Stream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, info};
 
 use crate::index::SessionId;
+use crate::lease::Role;
+use crate::lease::term::Term;
 
 /// A Hello that takes longer is none.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -55,21 +58,38 @@ impl Outbox {
     }
 }
 
+/// The one who takes sessions for the length of a term.
+#[derive(Clone, Debug)]
+pub struct Desk {
+    /// Nothing is said to an agent once it is over.
+    pub term: Term,
+    /// News of the sessions.
+    pub events: mpsc::Sender<SessionEvent>,
+}
+
 /// The service.
 #[derive(Debug)]
 pub struct Server {
-    events: mpsc::Sender<SessionEvent>,
+    desk: watch::Receiver<Option<Desk>>,
+    role: watch::Receiver<Role>,
     next: AtomicU64,
 }
 
 impl Server {
-    /// A service that tells of its sessions through `events`.
+    /// A service that takes sessions while there is a desk whose term is on; `role` says why there is none.
     #[must_use]
-    pub fn new(events: mpsc::Sender<SessionEvent>) -> Self {
+    pub fn new(desk: watch::Receiver<Option<Desk>>, role: watch::Receiver<Role>) -> Self {
         Self {
-            events,
+            desk,
+            role,
             next: AtomicU64::new(1),
         }
+    }
+
+    fn desk(&self) -> Result<Desk, Status> {
+        let desk = self.desk.borrow().clone();
+        desk.filter(|desk| desk.term.is_on())
+            .ok_or_else(|| Status::unavailable(self.role.borrow().refusal()))
     }
 }
 
@@ -81,12 +101,12 @@ impl coordinator_server::Coordinator for Server {
         &self,
         request: Request<Streaming<AgentMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
+        let Desk { term, events } = self.desk()?;
         let peer = request.remote_addr();
         let mut inbound = request.into_inner();
         let session = SessionId(self.next.fetch_add(1, Ordering::Relaxed));
         let (messages, outbound) = mpsc::channel(OUTBOX);
         let (open, mut ended) = oneshot::channel();
-        let events = self.events.clone();
         let closing = messages.clone();
         // Headers must go out before the first message comes in, or both sides would wait for each other.
         tokio::spawn(async move {
@@ -103,11 +123,12 @@ impl coordinator_server::Coordinator for Server {
                 messages,
                 _open: open,
             };
-            if events
-                .send(SessionEvent::Opened(session, hello, outbox))
-                .await
-                .is_err()
-            {
+            let opened = SessionEvent::Opened(session, hello, outbox);
+            if let Err(mpsc::error::SendError(event)) = events.send(opened).await {
+                // The term ended meanwhile.
+                if let SessionEvent::Opened(_, _, outbox) = event {
+                    outbox.refuse(no_more());
+                }
                 return;
             }
             loop {
@@ -136,11 +157,27 @@ impl coordinator_server::Coordinator for Server {
                 }
             }
             info!(session = session.0, "session closed");
-            // The receiver is gone only when the process ends.
+            // The receiver is gone when the term or the process ends.
             let _ = events.send(SessionEvent::Closed(session)).await;
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(outbound))))
+        let fenced = ReceiverStream::new(outbound).map(move |message| fenced(&term, message));
+        Ok(Response::new(Box::pin(fenced)))
     }
+}
+
+/// The last look before a message goes out: what was decided under a term that is over is not said any more.
+fn fenced(
+    term: &Term,
+    message: Result<CoordinatorMessage, Status>,
+) -> Result<CoordinatorMessage, Status> {
+    match message {
+        Ok(_) if !term.is_on() => Err(no_more()),
+        message => message,
+    }
+}
+
+fn no_more() -> Status {
+    Status::unavailable("this replica does not lead any more")
 }
 
 async fn first_hello(inbound: &mut Streaming<AgentMessage>) -> Result<Hello, Status> {
