@@ -64,6 +64,7 @@ pub async fn run(mut world: World) -> anyhow::Result<()> {
         term.end();
         world.desk.send_replace(None);
         world.report.send_replace(Report::default());
+        world.rights.forget();
         result?;
     }
 }

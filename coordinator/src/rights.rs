@@ -55,6 +55,15 @@ impl Rights {
             });
     }
 
+    /// The work is not done any more: whether it could be is not known.
+    pub fn forget(&self) {
+        self.0.send_if_modified(|missing| {
+            let had = !missing.is_empty();
+            missing.clear();
+            had
+        });
+    }
+
     /// Tells of changes.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<BTreeMap<String, String>> {

@@ -14,7 +14,7 @@ const WITHIN: Duration = Duration::from_secs(30);
 /// A flag with its value, and what the message must name: the flag, and what is right or wrong about it.
 type Case<'a> = (&'a str, &'a str, &'a str);
 
-const COORDINATOR: [Case; 21] = [
+const COORDINATOR: [Case; 23] = [
     ("--no-such-flag", "--no-such-flag", "--help"),
     ("stray", "'stray'", "--help"),
     (
@@ -48,6 +48,8 @@ const COORDINATOR: [Case; 21] = [
     ("--grant-ttl=0s", "--grant-ttl", "at least 1s"),
     ("--agent-grace=1d", "--agent-grace", "1d"),
     ("--agent-grace=", "--agent-grace", "duration"),
+    ("--lease-duration=soon", "--lease-duration", "soon"),
+    ("--lease-retry-period=2", "--lease-retry-period", "2"),
     (
         "--max-pulls-per-registry=0",
         "--max-pulls-per-registry",
@@ -71,7 +73,7 @@ const COORDINATOR: [Case; 21] = [
     ("--pod-namespace", "--pod-namespace", "value"),
 ];
 
-const AGENT: [Case; 24] = [
+const AGENT: [Case; 25] = [
     ("--no-such-flag", "--no-such-flag", "--help"),
     ("--node-name=", "--node-name", "Node object"),
     ("--node-name=Node One", "--node-name", "Node object"),
@@ -95,6 +97,11 @@ const AGENT: [Case; 24] = [
         "--coordinator=http://c:99999",
         "--coordinator",
         "http://host:port",
+    ),
+    (
+        "--coordinator=http://a:1,b:2",
+        "--coordinator",
+        "separated by commas",
     ),
     (
         "--coordinator=http://c:1/path",

@@ -1,17 +1,19 @@
 //! Several coordinators, of which one leads: it is killed, paused, cut off and told to stop in the middle of a wave. The
 //! registry's own log proves that two never grant at once and that nothing is pulled twice.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use drop_api::CachedImage;
+use drop_proto::{Ask, Inventory, agent_message, coordinator_message};
 use drop_tests::cached_image::{is_ready, policy, status, yaml};
 use drop_tests::cluster::Cluster;
 use drop_tests::coordinator::USER;
 use drop_tests::images::Recipe;
-use drop_tests::node::NodeSpec;
+use drop_tests::node::{self, NodeSpec};
 use drop_tests::proxy::{End, Fault, Kind};
-use drop_tests::raw_session::{RawSession, SESSION};
+use drop_tests::raw_session::{RawSession, SESSION, encoded, hello};
 use drop_tests::wait;
 use jiff::Timestamp;
 use tonic::Code;
@@ -56,7 +58,7 @@ async fn pulls_begun(cluster: &Cluster, least: usize) -> Result<()> {
     .await
 }
 
-/// Waits until another replica than `former` leads and has granted something, and says which.
+/// Waits until another replica than `former` leads, and says which.
 async fn handed_over(cluster: &Cluster, former: &str, within: Duration) -> Result<String> {
     let what = format!("another leader than {former}");
     wait::until(what, within, async || {
@@ -67,14 +69,16 @@ async fn handed_over(cluster: &Cluster, former: &str, within: Duration) -> Resul
     .await
 }
 
-/// Waits until the wave is over and proves the limits over its whole length.
-async fn ended_well(cluster: &Cluster) -> Result<()> {
+/// Waits until the wave is over and proves the limits over its whole length. Returns the longest time in which nothing was
+/// pulled.
+async fn ended_well(cluster: &Cluster) -> Result<Duration> {
     for image in images() {
         cluster.until::<CachedImage>(&image, SOON, is_ready).await?;
     }
     let log = cluster.proxy.log();
+    let pulls = log.pulls();
     ensure!(
-        log.pulls().len() == NODES * IMAGES,
+        pulls.len() == NODES * IMAGES,
         "each node pulls each image once:\n{}",
         log.table()
     );
@@ -86,7 +90,9 @@ async fn ended_well(cluster: &Cluster) -> Result<()> {
     );
     let broken = log.filter(|request| request.end != End::Complete);
     ensure!(broken.count() == 0, "{}", broken.table());
-    Ok(())
+    let stills = pulls.windows(2);
+    let stills = stills.map(|pair| pair[1].start.saturating_sub(pair[0].end));
+    stills.max().context("no pulls")
 }
 
 fn other(name: &str) -> &'static str {
@@ -111,7 +117,9 @@ async fn a_killed_leader_is_followed_within_a_lease() -> Result<()> {
     ensure!(second == other(&first));
     // It comes back as a follower.
     cluster.replica(&first)?.restart().await?;
-    ended_well(&cluster).await?;
+    let still = ended_well(&cluster).await?;
+    // Had the new leader not known what its agents pull, it would have waited for a TTL of 60 s.
+    ensure!(still < HAND_OVER, "{still:?} without a pull");
     ensure!(leads(&mut cluster, &second).await? && !leads(&mut cluster, &first).await?);
     Ok(())
 }
@@ -154,6 +162,54 @@ async fn a_leader_that_was_paused_for_half_a_minute_grants_nothing_when_it_goes_
     Ok(())
 }
 
+/// An agent that keeps its connection to a leader that hangs, and asks it at the worst moment.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_paused_leader_is_asked_meanwhile_it_refuses_afterwards() -> Result<()> {
+    let mut cluster = Cluster::builder().replicas(2).start().await?;
+    cluster.apply(&policy("quick", "")).await?;
+    let app = yaml(
+        "app",
+        "r.example/team/app",
+        "v1",
+        "policyRef: {name: quick}",
+    );
+    cluster.apply(&app).await?;
+    node::register(&cluster.client(), "node-1", &BTreeMap::new(), &[]).await?;
+    let first = cluster.leader().await?;
+    let address = cluster.replica(&first)?.session_address().to_owned();
+    let mut session = RawSession::open(&address).await?;
+    let opening = agent_message::Kind::Hello(hello("node-1", "one"));
+    session.send(encoded(opening)).await;
+    let desired = session.next().await??.and_then(|message| message.kind);
+    ensure!(
+        matches!(&desired, Some(coordinator_message::Kind::Desired(desired)) if desired.images.len() == 1),
+        "{desired:?}"
+    );
+
+    cluster.replica(&first)?.process().pause()?;
+    let inventory = Inventory {
+        revision: 1,
+        complete: true,
+        ..Inventory::default()
+    };
+    session
+        .send(encoded(agent_message::Kind::Inventory(inventory)))
+        .await;
+    let ask = Ask {
+        references: vec!["r.example/team/app:v1".to_owned()],
+        withdrawn: Vec::new(),
+    };
+    session.send(encoded(agent_message::Kind::Ask(ask))).await;
+    handed_over(&cluster, &first, HAND_OVER).await?;
+    cluster.replica(&first)?.process().resume()?;
+    // Not one message more, above all no Grant.
+    let end = session.next().await?;
+    let refusal = end.err().context("it goes on talking")?;
+    ensure!(refusal.code() == Code::Unavailable, "{refusal}");
+    ensure!(refusal.message().contains("does not lead"), "{refusal}");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_without_a_way_to_the_api_server_steps_down_and_its_pull_goes_on() -> Result<()> {
     let mut cluster = in_the_middle_of_a_wave().await?;
@@ -188,7 +244,9 @@ async fn a_leader_told_to_stop_hands_over_at_once() -> Result<()> {
     );
     // Without waiting for the lease to run out: that would take 15 s.
     handed_over(&cluster, &first, Duration::from_secs(10)).await?;
-    ended_well(&cluster).await
+    let still = ended_well(&cluster).await?;
+    ensure!(still < Duration::from_secs(14), "{still:?} without a pull");
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -211,7 +269,7 @@ async fn without_an_api_server_nobody_leads_and_nothing_is_lost() -> Result<()> 
     })
     .await?;
     cluster.control_plane.start_api().await?;
-    ended_well(&cluster).await
+    ended_well(&cluster).await.map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,16 +8,18 @@ use drop_api::CachedImage;
 use drop_tests::cached_image::{is_ready, policy, yaml};
 use drop_tests::cluster::Cluster;
 use drop_tests::control_plane::{ControlPlane, Controllers};
-use drop_tests::coordinator::USER;
+use drop_tests::coordinator::{NAMESPACE, USER};
 use drop_tests::dirs::Scratch;
 use drop_tests::kubectl::Kubectl;
 use drop_tests::node::NodeSpec;
 use drop_tests::{parts, wait};
 use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Node, Secret};
-use k8s_openapi::api::rbac::v1::ClusterRole;
+use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule, Role};
 use kube::Api;
-use kube::api::{DeleteParams, ListParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use serde_json::json;
 
 const WITHIN: Duration = Duration::from_secs(60);
 
@@ -136,6 +138,173 @@ async fn the_coordinators_rights_end_where_its_work_ends() -> Result<()> {
         ensure!(named.all(|name| name != "*"), "{rule:?}");
     }
     Ok(())
+}
+
+/// A right of the coordinator: role, verb, resource, API group.
+type Right = (&'static str, &'static str, &'static str, &'static str);
+
+const DROP: &str = "drop.corewire.io";
+const LEASES: (&str, &str) = ("leases", "coordination.k8s.io");
+
+/// All rights that the manifest grants, in an order in which each can be missed without the others.
+const RIGHTS: [Right; 12] = [
+    ("ClusterRole", "list", "nodes", ""),
+    ("ClusterRole", "watch", "nodes", ""),
+    ("ClusterRole", "list", "cachedimages", DROP),
+    ("ClusterRole", "watch", "cachedimages", DROP),
+    ("ClusterRole", "list", "pullpolicies", DROP),
+    ("ClusterRole", "watch", "pullpolicies", DROP),
+    ("ClusterRole", "patch", "cachedimages/status", DROP),
+    ("ClusterRole", "create", "events", "events.k8s.io"),
+    ("ClusterRole", "patch", "events", "events.k8s.io"),
+    ("Role", "get", LEASES.0, LEASES.1),
+    ("Role", "update", LEASES.0, LEASES.1),
+    ("Role", "create", LEASES.0, LEASES.1),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_right_is_needed_and_named_where_it_is_missing() -> Result<()> {
+    let mut cluster = Cluster::builder()
+        .node(NodeSpec::new("node-1").scripted())
+        .replicas(1)
+        // A lease that is soon over: each of the many starts below waits for the one before.
+        .coordinator_args(&["--lease-duration=3s", "--lease-renew-deadline=2s"])
+        .coordinator_args(&["--lease-retry-period=250ms"])
+        .start()
+        .await?;
+    let roles = Roles {
+        cluster: Api::all(cluster.client()),
+        namespaced: Api::namespaced(cluster.client(), NAMESPACE),
+    };
+    let leases: Api<Lease> = Api::namespaced(cluster.client(), NAMESPACE);
+    let granted = roles.granted().await?;
+    let tested: BTreeSet<_> = RIGHTS.into_iter().map(owned).collect();
+    ensure!(
+        granted == tested,
+        "{granted:?} is granted, {tested:?} tested"
+    );
+
+    cluster.apply(&policy("quick", "")).await?;
+    for right in RIGHTS {
+        let (_, verb, resource, group) = right;
+        cluster.coordinator.kill();
+        if right == ("Role", "create", LEASES.0, LEASES.1) {
+            leases
+                .delete("drop-coordinator", &DeleteParams::default())
+                .await?;
+        }
+        let rules = roles.take(right).await?;
+        cluster.coordinator.process().restart()?;
+        let named = match group {
+            "" => format!("{verb} {resource}"),
+            group => format!("{verb} {resource} in {group}"),
+        };
+        let mut tag = 0;
+        wait::until(format!("{named} to be missed"), WITHIN, async || {
+            // Something to do: a status to write and Events to publish.
+            tag = (tag + 1) % 2;
+            let image = cluster.image("team/app");
+            let app = yaml(
+                "app",
+                &image,
+                &format!("v{tag}"),
+                "policyRef: {name: quick}",
+            );
+            cluster.apply(&app).await?;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let says = cluster.coordinator.not_ready().await?;
+            ensure!(says.contains(&named), "readiness says {says}");
+            Ok(())
+        })
+        .await?;
+        let log = cluster.coordinator.log();
+        let in_log = format!("right=\"{named}\"");
+        ensure!(log.contains(&in_log), "{in_log} is not in the log:\n{log}");
+        // Given back, all is well without a restart.
+        roles.put(right.0, rules).await?;
+        cluster.coordinator.wait_ready().await?;
+    }
+    cluster.until("app", WITHIN, is_ready).await?;
+    Ok(())
+}
+
+/// The coordinator's two roles.
+struct Roles {
+    cluster: Api<ClusterRole>,
+    namespaced: Api<Role>,
+}
+
+impl Roles {
+    async fn rules(&self, role: &str) -> Result<Vec<PolicyRule>> {
+        let rules = match role {
+            "Role" => self.namespaced.get("drop-coordinator").await?.rules,
+            _ => self.cluster.get("drop-coordinator").await?.rules,
+        };
+        rules.with_context(|| format!("{role} without rules"))
+    }
+
+    async fn put(&self, role: &str, rules: Vec<PolicyRule>) -> Result<()> {
+        let (params, change) = (PatchParams::default(), json!({"rules": rules}));
+        match role {
+            "Role" => {
+                let patch = Patch::Merge(change);
+                self.namespaced
+                    .patch("drop-coordinator", &params, &patch)
+                    .await?;
+            }
+            _ => {
+                let patch = Patch::Merge(change);
+                self.cluster
+                    .patch("drop-coordinator", &params, &patch)
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes one right away. Returns the rules as they were.
+    async fn take(&self, (role, verb, resource, group): Right) -> Result<Vec<PolicyRule>> {
+        let before = self.rules(role).await?;
+        let mut rules = Vec::new();
+        for rule in before.clone() {
+            let here = |all: &Option<Vec<String>>, one: &str| {
+                all.iter().flatten().any(|named| named == one)
+            };
+            let is_meant = here(&rule.resources, resource) && here(&rule.api_groups, group);
+            // One rule for each resource, so that nothing else is taken away with it.
+            for named in rule.resources.iter().flatten() {
+                let mut rule = rule.clone();
+                rule.resources = Some(vec![named.clone()]);
+                rule.verbs
+                    .retain(|v| !is_meant || named != resource || v != verb);
+                if !rule.verbs.is_empty() {
+                    rules.push(rule);
+                }
+            }
+        }
+        self.put(role, rules).await?;
+        Ok(before)
+    }
+
+    async fn granted(&self) -> Result<BTreeSet<[String; 4]>> {
+        let mut rights = BTreeSet::new();
+        for role in ["Role", "ClusterRole"] {
+            for rule in self.rules(role).await? {
+                for verb in &rule.verbs {
+                    for resource in rule.resources.iter().flatten() {
+                        for group in rule.api_groups.iter().flatten() {
+                            rights.insert(owned((role, verb, resource, group)));
+                        }
+                    }
+                }
+            }
+        }
+        Ok(rights)
+    }
+}
+
+fn owned((role, verb, resource, group): (&str, &str, &str, &str)) -> [String; 4] {
+    [role, verb, resource, group].map(str::to_owned)
 }
 
 #[tokio::test]
