@@ -18,6 +18,7 @@ use crate::core::{Config, Input};
 use crate::lease::Role;
 use crate::lease::term::Term;
 use crate::machine::{self, Ports};
+use crate::metrics;
 use crate::report::Report;
 use crate::rights::Rights;
 use crate::session::server::Desk;
@@ -60,8 +61,10 @@ pub async fn run(mut world: World) -> anyhow::Result<()> {
             role = world.role.wait_for(leads) => role.map(|role| role.clone())?,
         };
         let Role::Leads(term) = role else { continue };
+        metrics::leads(true);
         let result = lead(&world, &term).await;
         term.end();
+        metrics::leads(false);
         world.desk.send_replace(None);
         world.report.send_replace(Report::default());
         world.rights.forget();

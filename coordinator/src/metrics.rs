@@ -51,6 +51,7 @@ pub fn describe() {
     for name in [IMAGES_LOST, RECONNECTS, GRANTS_EXPIRED] {
         counter!(name).increment(0);
     }
+    leads(false);
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }
 

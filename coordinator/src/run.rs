@@ -99,7 +99,6 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             Ok(())
         });
     } else {
-        metrics::leads(true);
         role.send_replace(Role::Leads(Term::for_ever(clock)));
     }
     let world = World {

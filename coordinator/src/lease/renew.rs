@@ -12,7 +12,6 @@ use crate::clock::Clock;
 use crate::lease::Role;
 use crate::lease::candidate::{Answer, Candidate, Request};
 use crate::lease::term::Term;
-use crate::metrics;
 use crate::rights::Rights;
 
 /// Name of the Lease in the namespace of the release.
@@ -122,7 +121,6 @@ async fn written(
 fn announce(candidate: &Candidate, ports: &Ports) {
     let until = candidate.leads_until(ports.clock.mono());
     let leader = candidate.holder().map(str::to_owned);
-    metrics::leads(until.is_some());
     ports.role.send_if_modified(|role| {
         match (&*role, until) {
             (Role::Leads(term), Some(until)) if term.extend(until) => return false,
