@@ -1,32 +1,27 @@
 //! The session with the coordinator: opened, kept alive, and opened again for ever.
 //!
-//! It finds the replica that leads, moves messages and says when a stream is there and when it is gone. What the messages mean
-//! is the machine's business.
+//! It finds the replica that leads, moves messages and says when a stream is there and when it is gone. What the messages mean is the machine's business;
+//! how the two sides know each other is `place`'s.
 
-mod coordinator;
+pub mod place;
 
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use drop_proto::coordinator_client::CoordinatorClient;
 use drop_proto::{AgentMessage, CoordinatorMessage, MAX_MESSAGE_BYTES};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Endpoint;
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
 use tracing::{debug, warn};
 
-pub use coordinator::{BadCoordinator, Coordinator};
-
 use crate::redact::{redact, shorten};
+use crate::session::place::{Address, ConnectError, Place};
 
 /// Messages that wait to be sent. An agent has little to say; if so many wait, the other side does not read.
 const OUTGOING: usize = 256;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A replica that takes longer to say whether it takes the session hangs.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// A connection on which nothing comes back for so long after a ping is dead.
-const KEEPALIVE: Duration = Duration::from_secs(10);
+/// A replica that takes longer to say whether it takes the session hangs. Checking a token may take 10 s of it.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(12);
 /// The first wait before connecting again; it doubles up to the last.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LAST_WAIT: Duration = Duration::from_secs(10);
@@ -38,8 +33,10 @@ pub enum Event {
     Open(Stream),
     /// The coordinator said something.
     Message(CoordinatorMessage),
-    /// The stream is gone.
-    Closed,
+    /// The stream is gone; why, for people.
+    Closed(String),
+    /// There is no connection; why, for people.
+    Unreachable(String),
 }
 
 /// The way to the coordinator. Dropping it closes the stream at once.
@@ -64,32 +61,41 @@ impl Stream {
 }
 
 /// Keeps a session open for as long as somebody takes its events.
-pub async fn run(coordinator: Coordinator, events: mpsc::Sender<Event>) {
+pub async fn run(place: Place, events: mpsc::Sender<Event>) {
     let mut failures = 0;
     let mut left = None;
+    let mut last_classes = BTreeSet::new();
     while !events.is_closed() {
-        let (addresses, mut refusals) = coordinator.resolve().await;
-        let mut ended = None;
-        for address in coordinator::order(addresses, left) {
-            match converse(address, &events).await {
-                Ok(end) => {
-                    ended = Some(end);
-                    left = Some(address);
+        let (addresses, mut reasons) = place.coordinator.resolve().await;
+        let mut classes = BTreeSet::new();
+        let mut end = None;
+        for address in place::order(addresses, left) {
+            match converse(&place, &address, &events).await {
+                Ok(ended) => {
+                    left = Some(address.socket);
+                    end = Some(ended);
                     break;
                 }
-                Err(refusal) => refusals.push(format!("{address}: {refusal}")),
+                Err(refusal) => {
+                    classes.insert(refusal.class());
+                    reasons.push(format!("{}: {refusal}", address.socket));
+                }
             }
         }
-        if ended.is_none() {
-            let reason = shorten(&redact(&refusals.join("; ")), 500);
-            // Once per outage: the rest is the same news again.
-            if failures == 0 {
-                warn!(%coordinator, reason, "no coordinator takes this agent");
+        if end.is_none() {
+            let reason = shorten(&redact(&reasons.join("; ")), 500);
+            let coordinator = &place.coordinator;
+            // Once per outage and cause: the rest is the same news again.
+            if failures > 0 && classes == last_classes {
+                debug!(%coordinator, ?classes, reason, "no coordinator takes this agent");
             } else {
-                debug!(%coordinator, reason, "no coordinator takes this agent");
+                warn!(%coordinator, ?classes, reason, "no coordinator takes this agent");
             }
+            // If nobody listens any more, nobody needs to know.
+            let _ = events.send(Event::Unreachable(reason)).await;
         }
-        failures = match ended {
+        last_classes = classes;
+        failures = match end {
             Some(End::Heard) => 0,
             Some(End::Unheard) | None => failures + 1,
         };
@@ -104,27 +110,45 @@ enum End {
     Unheard,
 }
 
-/// One session from Open to Closed, if the replica at this address takes it. The error says why it does not.
-async fn converse(address: SocketAddr, events: &mpsc::Sender<Event>) -> Result<End, String> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|e| causes(&e))?;
-    let channel = endpoint
-        .connect_timeout(CONNECT_TIMEOUT)
-        .http2_keep_alive_interval(KEEPALIVE)
-        .keep_alive_timeout(KEEPALIVE)
-        .keep_alive_while_idle(true)
-        .connect()
-        .await
-        .map_err(|error| causes(&error))?;
+/// Why a replica opened no session.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("{0}")]
+    Connect(#[from] ConnectError),
+    #[error("it takes connections, and does not answer")]
+    Silent,
+    #[error("{}", explain(.0))]
+    Refused(Status),
+}
+
+impl Refusal {
+    fn class(&self) -> &'static str {
+        match self {
+            Self::Connect(error) => error.class(),
+            Self::Silent => "silent",
+            Self::Refused(_) => "refused",
+        }
+    }
+}
+
+/// One session from Open to Closed, if the replica at this address takes it.
+async fn converse(
+    place: &Place,
+    address: &Address,
+    events: &mpsc::Sender<Event>,
+) -> Result<End, Refusal> {
+    let (channel, bearer) = place.connect(address).await?;
     let mut client = CoordinatorClient::new(channel)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let (messages, outgoing) = mpsc::channel(OUTGOING);
-    let answer = client.session(ReceiverStream::new(outgoing));
-    let mut incoming = tokio::time::timeout(ANSWER_TIMEOUT, answer)
-        .await
-        .map_err(|_| "does not answer".to_owned())?
-        .map_err(|status| explain(&status))?
-        .into_inner();
+    let mut request = Request::new(ReceiverStream::new(outgoing));
+    if let Some(bearer) = bearer {
+        request.metadata_mut().insert("authorization", bearer);
+    }
+    let answer = tokio::time::timeout(ANSWER_TIMEOUT, client.session(request));
+    let answer = answer.await.map_err(|_| Refusal::Silent)?;
+    let mut incoming = answer.map_err(Refusal::Refused)?.into_inner();
     let (open, dropped) = oneshot::channel();
     let stream = Stream {
         messages: Some(messages),
@@ -148,9 +172,8 @@ async fn converse(address: SocketAddr, events: &mpsc::Sender<Event>) -> Result<E
         ended = exchange => ended.map_or_else(|status| explain(&status), |()| "the coordinator closed the session".to_owned()),
         _ = dropped => "the agent closed the session".to_owned(),
     };
-    warn!(%address, reason, "session ended");
-    // If nobody listens any more, nobody needs to know.
-    let _ = events.send(Event::Closed).await;
+    warn!(address = %address.socket, reason, "session ended");
+    let _ = events.send(Event::Closed(reason)).await;
     Ok(end)
 }
 
@@ -166,6 +189,12 @@ fn explain(status: &Status) -> String {
             format!(
                 "another agent holds the session of this node (is a second one running?): {message}"
             )
+        }
+        Code::Unauthenticated => {
+            format!("the coordinator does not accept this agent's token (--token-file): {message}")
+        }
+        Code::PermissionDenied => {
+            format!("the coordinator does not let this agent speak for this node: {message}")
         }
         Code::InvalidArgument => format!("the coordinator refuses this agent: {message}"),
         Code::ResourceExhausted => format!("the coordinator's limits are exceeded: {message}"),

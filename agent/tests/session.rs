@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::time::Duration;
 
+use drop_agent::session::place::{Place, Trust};
 use drop_agent::session::{self, Event, Stream};
 use drop_proto::coordinator_server::{Coordinator, CoordinatorServer};
 use drop_proto::{
@@ -128,8 +129,11 @@ async fn serve(
 
 fn agent(urls: &str) -> (mpsc::Receiver<Event>, JoinHandle<()>) {
     let (sender, events) = mpsc::channel(16);
-    let coordinator: session::Coordinator = urls.parse().expect("URLs");
-    (events, tokio::spawn(session::run(coordinator, sender)))
+    let place = Place {
+        coordinator: urls.parse().expect("URLs"),
+        trust: Trust::Plaintext,
+    };
+    (events, tokio::spawn(session::run(place, sender)))
 }
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
@@ -189,7 +193,7 @@ async fn a_session_that_ends_is_opened_again() {
             .await
             .unwrap();
         drop(session);
-        assert!(matches!(scene.event().await, Event::Closed));
+        assert!(matches!(scene.event().await, Event::Closed(_)));
     }
 }
 
@@ -209,7 +213,7 @@ async fn what_was_said_before_the_end_still_arrives() {
     }
     assert_eq!(within(session.incoming.message()).await.unwrap(), None);
     drop(session);
-    assert!(matches!(scene.event().await, Event::Closed));
+    assert!(matches!(scene.event().await, Event::Closed(_)));
 }
 
 #[tokio::test]
@@ -220,7 +224,7 @@ async fn a_stream_that_its_owner_drops_is_closed_though_the_coordinator_keeps_it
     session.outgoing.send(Ok(desired(1))).await.unwrap();
     assert!(matches!(scene.event().await, Event::Message(_)));
     drop(stream);
-    assert!(matches!(scene.event().await, Event::Closed));
+    assert!(matches!(scene.event().await, Event::Closed(_)));
     // Not a clean end: the connection is gone.
     assert!(!matches!(
         within(session.incoming.message()).await,
@@ -244,20 +248,23 @@ async fn the_replica_that_leads_is_found_among_those_that_do_not() {
         let _stream = scene.opened().await;
         let session = scene.session().await;
         drop(session);
-        assert!(matches!(scene.event().await, Event::Closed));
+        assert!(matches!(scene.event().await, Event::Closed(_)));
     }
 }
 
 #[tokio::test]
-async fn an_agent_that_all_refuse_asks_again_and_says_nothing_of_it_to_its_owner() {
+async fn an_agent_that_all_refuse_asks_again_and_says_why_it_has_no_session() {
     let asked = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", asked.local_addr().unwrap());
     let (mut events, client) = agent(&format!("{url},http://127.0.0.1:1"));
     for _ in 0..3 {
         let (connection, _) = within(asked.accept()).await.unwrap();
         drop(connection);
+        match within(events.recv()).await {
+            Some(Event::Unreachable(why)) => assert!(why.contains("127.0.0.1:1: "), "{why}"),
+            other => panic!("{other:?}"),
+        }
     }
-    assert!(events.try_recv().is_err());
     assert!(!client.is_finished());
     client.abort();
 }

@@ -1,5 +1,6 @@
 //! Wires the process: gRPC server, Lease, leading, admin pages, signals.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,18 +9,22 @@ use anyhow::Context as _;
 use drop_daemon::admin::{self, MetricsPage, Readiness};
 use drop_daemon::bind;
 use drop_daemon::{signals, supervise::Tasks};
-use drop_proto::MAX_MESSAGE_BYTES;
 use drop_proto::coordinator_server::CoordinatorServer;
+use drop_proto::{MAX_AGENT_MESSAGE_BYTES, MAX_MESSAGE_BYTES};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
-use tokio_stream::wrappers::TcpListenerStream;
-use tracing::info;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tracing::{info, warn};
 
 use crate::args::Args;
 use crate::clock::Clock;
 use crate::core::Config;
+use crate::identity::Standing;
+use crate::identity::review::Reviewer;
+use crate::identity::serving::{Files, Own, Serving};
+use crate::identity::store::Store;
 use crate::lead::{self, World};
 use crate::lease::Role;
 use crate::lease::candidate::Candidate;
@@ -28,8 +33,17 @@ use crate::lease::term::Term;
 use crate::metrics;
 use crate::report::Report;
 use crate::rights::Rights;
-use crate::session::server::Server;
+use crate::session::door::{self, Connection};
+use crate::session::server::{Guard, Server};
 
+/// Connections that wait for the gRPC server.
+const CONNECTIONS: usize = 64;
+/// A connection carries one session; the rest is for agents of another make.
+const STREAMS: u32 = 4;
+/// A token and little else comes in headers.
+const HEADER_BYTES: u32 = 32 * 1024;
+const NOT_LISTED: &str =
+    "nodes, cachedimages and pullpolicies are not listed yet (list, watch): see the log";
 /// A connection whose other end is silent for this long is probed, and cut if the probe is not answered as long.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
@@ -54,6 +68,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let (desk, desks) = watch::channel(None);
     let (role, roles) = watch::channel(Role::Unknown);
     let rights = Rights::default();
+    let standing = Arc::new(watch::Sender::new(if args.insecure_plaintext {
+        Standing::plaintext()
+    } else {
+        Standing::starting()
+    }));
     let readiness = Readiness::default();
     let mut tasks = Tasks::default();
 
@@ -77,27 +96,32 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             admin::serve_probes(listener, readiness.clone(), stopped.clone()),
         );
     }
+    let views = Views {
+        reported,
+        roles: roles.clone(),
+        standing: standing.subscribe(),
+        rights: rights.clone(),
+    };
     tasks.spawn_endless(
         "readiness",
-        show_readiness(
-            readiness,
-            reported,
-            roles.clone(),
-            rights.clone(),
+        show_readiness(readiness, views, stopped.clone()),
+    );
+    let tls = certificates(&mut tasks, &args, &client, &standing)?;
+    let guard = guard(&mut tasks, &args, &client, &standing);
+    let (let_in, connections) = mpsc::channel(CONNECTIONS);
+    tasks.spawn_endless("session door", door::let_in(listener, tls, let_in));
+    tasks.spawn(
+        "sessions",
+        serve_sessions(
+            connections,
+            Server::new(desks, roles.clone(), guard),
             stopped.clone(),
         ),
     );
-    tasks.spawn(
-        "sessions",
-        serve_sessions(listener, Server::new(desks, roles.clone()), stopped.clone()),
-    );
     let (resign, resigned) = watch::channel(false);
     if args.leader_elect {
-        let (candidate, ports) = candidate(&args, clock, &client, role, rights.clone(), resigned);
-        tasks.spawn("lease", async move {
-            renew::run(candidate, ports).await;
-            Ok(())
-        });
+        let (candidate, ports) = candidate(&args, clock, &client, &rights);
+        tasks.spawn("lease", renew::run(candidate, ports, role, resigned));
     } else {
         role.send_replace(Role::Leads(Term::for_ever(clock)));
     }
@@ -127,13 +151,58 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What sessions are served with, kept current; `None` for plaintext.
+fn certificates(
+    tasks: &mut Tasks,
+    args: &Args,
+    client: &Client,
+    standing: &Arc<watch::Sender<Standing>>,
+) -> anyhow::Result<Option<Serving>> {
+    if args.insecure_plaintext {
+        warn!("sessions are plaintext and whoever connects is believed (--insecure-plaintext)");
+        return Ok(None);
+    }
+    let serving = Serving::default();
+    if let (Some(certificate), Some(key)) = (&args.tls_cert_file, &args.tls_key_file) {
+        let files = Files::open(certificate, key, &serving)?;
+        standing.send_modify(|standing| standing.certificate = Ok(()));
+        tasks.spawn_endless("certificate files", files.follow(serving.clone()));
+        return Ok(Some(serving));
+    }
+    let own = Own {
+        names: args.session_names(),
+        lifetime: args.tls_lifetime.get(),
+    };
+    let store = Store::new(client, &args.pod_namespace);
+    let keeping = own.keep(store, serving.clone(), Arc::clone(standing));
+    tasks.spawn_endless("certificates", keeping);
+    Ok(Some(serving))
+}
+
+fn guard(
+    tasks: &mut Tasks,
+    args: &Args,
+    client: &Client,
+    standing: &Arc<watch::Sender<Standing>>,
+) -> Guard {
+    if args.insecure_plaintext {
+        return Guard::Believe;
+    }
+    let namespace = &args.pod_namespace;
+    let reviewer = Reviewer::new(client, namespace, &args.agents(), Arc::clone(standing));
+    let reviewer = Arc::new(reviewer);
+    tasks.spawn_endless("token reviews", Arc::clone(&reviewer).find_right());
+    Guard::Tokens {
+        reviewer,
+        recheck: args.token_recheck.get(),
+    }
+}
+
 fn candidate(
     args: &Args,
     clock: Clock,
     client: &Client,
-    role: watch::Sender<Role>,
-    rights: Rights,
-    done: watch::Receiver<bool>,
+    rights: &Rights,
 ) -> (Candidate, renew::Ports) {
     let identity = format!("{}_{:08x}", args.pod_name, rand::random::<u32>());
     let timing = args.lease_timing();
@@ -142,9 +211,7 @@ fn candidate(
         // So that a leader whose request hangs has time for another one.
         timeout: timing.renew_deadline / 2,
         clock,
-        role,
-        rights,
-        done,
+        rights: rights.clone(),
     };
     (Candidate::new(renew::NAME, identity, timing), ports)
 }
@@ -169,49 +236,61 @@ async fn client(args: &Args) -> anyhow::Result<Client> {
     Client::try_from(config).context("API server client")
 }
 
-/// Ready = this process follows, or leads and knows the API server's objects: only then do sessions and statuses mean anything.
+/// What readiness depends on.
+struct Views {
+    reported: watch::Receiver<Report>,
+    roles: watch::Receiver<Role>,
+    standing: watch::Receiver<Standing>,
+    rights: Rights,
+}
+
+/// Ready = sessions can be served, and this process follows, or leads and knows the API server's objects.
 async fn show_readiness(
     readiness: Readiness,
-    mut reported: watch::Receiver<Report>,
-    mut roles: watch::Receiver<Role>,
-    rights: Rights,
+    mut views: Views,
     mut stopped: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
-    let mut missing = rights.changes();
+    let mut missing = views.rights.changes();
     loop {
-        readiness.set(state(&roles.borrow(), reported.borrow().synced, &rights));
-        // The senders live as long as the tasks that the process cannot do without.
-        tokio::select! {
-            Ok(()) = reported.changed() => {}
-            Ok(()) = roles.changed() => {}
-            Ok(()) = missing.changed() => {}
+        readiness.set(views.check());
+        // Each branch only waits. The senders live as long as the tasks whose end ends the process.
+        let changed = tokio::select! {
+            changed = views.reported.changed() => changed,
+            changed = views.roles.changed() => changed,
+            changed = views.standing.changed() => changed,
+            changed = missing.changed() => changed,
             _ = stopped.wait_for(|stop| *stop) => break,
+        };
+        if changed.is_err() {
+            break;
         }
     }
     readiness.set_not_ready("stops");
     std::future::pending().await
 }
 
-fn state(role: &Role, synced: bool, rights: &Rights) -> Result<(), String> {
-    match (rights.missing(), role) {
-        (Some(missing), _) => Err(missing),
-        (None, Role::Unknown) => Err("the lease is not read yet: see the log".to_owned()),
-        (None, Role::Follows { .. }) => Ok(()),
-        (None, Role::Leads(_)) if synced => Ok(()),
-        (None, Role::Leads(_)) => Err(
-            "nodes, cachedimages and pullpolicies are not listed yet (list, watch): see the log"
-                .to_owned(),
-        ),
+impl Views {
+    fn check(&mut self) -> Result<(), String> {
+        self.standing.borrow_and_update().check()?;
+        if let Some(missing) = self.rights.missing() {
+            return Err(missing);
+        }
+        let is_synced = self.reported.borrow_and_update().synced;
+        match &*self.roles.borrow_and_update() {
+            Role::Unknown => Err("the lease is not read yet: see the log".to_owned()),
+            Role::Leads(_) if !is_synced => Err(NOT_LISTED.to_owned()),
+            Role::Leads(_) | Role::Follows { .. } => Ok(()),
+        }
     }
 }
 
 async fn serve_sessions(
-    listener: TcpListener,
+    connections: mpsc::Receiver<io::Result<Connection>>,
     server: Server,
     mut stopped: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
     let service = CoordinatorServer::new(server)
-        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_decoding_message_size(MAX_AGENT_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let stop = async move {
         let _ = stopped.wait_for(|stop| *stop).await;
@@ -219,9 +298,10 @@ async fn serve_sessions(
     tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
-        .tcp_nodelay(true)
+        .max_concurrent_streams(STREAMS)
+        .http2_max_header_list_size(HEADER_BYTES)
         .add_service(service)
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop)
+        .serve_with_incoming_shutdown(ReceiverStream::new(connections), stop)
         .await
         .context("gRPC server")
 }

@@ -11,8 +11,9 @@ use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::agent_pod::AgentPod;
 use crate::control_plane::{ControlPlane, Controllers};
-use crate::coordinator::{self, Coordinator};
+use crate::coordinator::{self, Coordinator, Sessions};
 use crate::dirs::Scratch;
 use crate::images::Recipe;
 use crate::node::{Node, NodeSpec};
@@ -29,6 +30,7 @@ pub struct Builder {
     replicas: usize,
     coordinator_args: Vec<String>,
     agent_args: Vec<String>,
+    sessions: Sessions,
 }
 
 impl Builder {
@@ -62,6 +64,13 @@ impl Builder {
         self
     }
 
+    /// Sessions over TLS with tokens, as in a cluster.
+    #[must_use]
+    pub fn secure(mut self) -> Self {
+        self.sessions = Sessions::Tls;
+        self
+    }
+
     /// Adds arguments of the coordinator; later ones win.
     #[must_use]
     pub fn coordinator_args(mut self, args: &[&str]) -> Self {
@@ -86,17 +95,19 @@ impl Builder {
                 ControlPlane::start(&scratch.path().join("control-plane"), self.controllers)
                     .await?;
             control_plane.apply_crds().await?;
-            let args = &self.coordinator_args;
+            let (args, sessions) = (&self.coordinator_args, self.sessions);
             let mut coordinators = Vec::new();
             for number in 1..=self.replicas {
                 let name = format!("replica-{number}");
                 let folder = scratch.path().join(&name);
-                let replica = Coordinator::start_replica(&folder, &control_plane, &name, args);
+                let replica =
+                    Coordinator::start_replica(&folder, &control_plane, &name, sessions, args);
                 coordinators.push(replica.await?);
             }
             if coordinators.is_empty() {
                 let folder = scratch.path().join("coordinator");
-                coordinators.push(Coordinator::start(&folder, &control_plane, args).await?);
+                let single = Coordinator::start(&folder, &control_plane, sessions, args);
+                coordinators.push(single.await?);
             }
             anyhow::Ok((control_plane, coordinators))
         };
@@ -107,6 +118,8 @@ impl Builder {
         let mut cluster = Cluster {
             nodes: Vec::new(),
             agent_args: self.agent_args,
+            sessions: self.sessions,
+            kubelets: Vec::new(),
             coordinator: coordinators.remove(0),
             more_coordinators: coordinators,
             proxy,
@@ -114,8 +127,12 @@ impl Builder {
             control_plane,
             scratch,
         };
-        cluster.nodes =
+        let started =
             try_join_all(self.nodes.into_iter().map(|spec| cluster.start_node(spec))).await?;
+        for (node, kubelet) in started {
+            cluster.nodes.push(node);
+            cluster.kubelets.extend(kubelet);
+        }
         Ok(cluster)
     }
 }
@@ -136,6 +153,8 @@ pub struct Cluster {
     /// etcd and API server.
     pub control_plane: ControlPlane,
     agent_args: Vec<String>,
+    sessions: Sessions,
+    kubelets: Vec<AgentPod>,
     scratch: Scratch,
 }
 
@@ -185,8 +204,9 @@ impl Cluster {
 
     /// A node joins.
     pub async fn add_node(&mut self, spec: NodeSpec) -> Result<()> {
-        let node = self.start_node(spec).await?;
+        let (node, kubelet) = self.start_node(spec).await?;
         self.nodes.push(node);
+        self.kubelets.extend(kubelet);
         Ok(())
     }
 
@@ -285,13 +305,26 @@ impl Cluster {
         Prometheus::start(&self.scratch.path().join("prometheus"), &targets).await
     }
 
-    async fn start_node(&self, spec: NodeSpec) -> Result<Node> {
-        // The node's own arguments come last and win.
-        let spec = spec.with_defaults(&self.agent_args);
+    /// The agent's pod on a node. Only in a cluster with secure sessions.
+    pub fn agent_pod(&self, node: &str) -> Result<&AgentPod> {
+        let found = self.kubelets.iter().find(|pod| pod.node() == node);
+        found.with_context(|| format!("node {node} has no agent pod"))
+    }
+
+    async fn start_node(&self, spec: NodeSpec) -> Result<(Node, Option<AgentPod>)> {
         let folder = self.scratch.path().join(spec.name());
+        let client = self.client();
+        let pod = match self.sessions {
+            Sessions::Plaintext => None,
+            Sessions::Tls => Some(AgentPod::create(&folder, &client, spec.name()).await?),
+        };
+        // The node's own arguments come last and win.
+        let secure = pod.as_ref().map(AgentPod::agent_args).unwrap_or_default();
+        let spec = spec.with_defaults(&[secure, self.agent_args.clone()].concat());
         let mut urls = vec![self.coordinator.url()];
         urls.extend(self.more_coordinators.iter().map(Coordinator::url));
-        Node::start(&folder, &self.client(), &urls.join(","), spec).await
+        let node = Node::start(&folder, &client, &urls.join(","), spec).await?;
+        Ok((node, pod))
     }
 }
 

@@ -125,6 +125,11 @@ impl ControlPlane {
         Ok((path, tunnel))
     }
 
+    /// The private key that signs its ServiceAccount tokens, PEM.
+    pub fn token_key(&self) -> Result<String> {
+        std::fs::read_to_string(self.folder.join("tokens.key")).context("read the tokens' key")
+    }
+
     /// A client for `user`, as `kubeconfig_for`.
     pub async fn client_for(&self, user: &str, groups: &[&str]) -> Result<Client> {
         kubeconfig::connect(&self.kubeconfig_for(user, groups)?).await

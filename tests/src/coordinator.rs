@@ -18,33 +18,62 @@ pub const USER: &str = "system:serviceaccount:drop-system:drop-coordinator";
 /// The namespace of the release.
 pub const NAMESPACE: &str = "drop-system";
 
+/// How agents reach a coordinator.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Sessions {
+    /// Without TLS and tokens: the quickest, for everything that has nothing to do with them.
+    #[default]
+    Plaintext,
+    /// As in a cluster.
+    Tls,
+}
+
+/// The name in the coordinator's certificate.
+pub const TLS_NAME: &str = "drop-coordinator.drop-system.svc";
+
 /// A coordinator's process.
 #[derive(Debug)]
 pub struct Coordinator {
     process: Process,
     network: Option<Tunnel>,
+    sessions: Sessions,
     session: String,
     metrics: String,
     health: String,
 }
 
 impl Coordinator {
-    /// Starts one and waits until it is ready. `args` come last and so win over the defaults.
+    /// Starts one and waits until it is ready. `args` come last.
     pub async fn start(
         folder: &Path,
         control_plane: &ControlPlane,
+        sessions: Sessions,
         args: &[String],
     ) -> Result<Self> {
         grant_rights(control_plane).await?;
-        let kubeconfig = control_plane.kubeconfig_for(USER, &["system:serviceaccounts"])?;
-        Self::run(folder, kubeconfig, None, args).await
+        let mut coordinator = Self::launch(folder, control_plane, sessions, args)?;
+        coordinator.wait_ready().await?;
+        Ok(coordinator)
     }
 
-    /// Starts one of several replicas, which reaches the API server by a network of its own (`network`).
+    /// Starts one with the rights that there are, and waits for nothing.
+    pub fn launch(
+        folder: &Path,
+        control_plane: &ControlPlane,
+        sessions: Sessions,
+        args: &[String],
+    ) -> Result<Self> {
+        let kubeconfig = control_plane.kubeconfig_for(USER, &["system:serviceaccounts"])?;
+        Self::run(folder, kubeconfig, None, sessions, args)
+    }
+
+    /// Starts one of several replicas, which reaches the API server by a network of its own ([`Self::network`]), and waits until
+    /// it is ready.
     pub async fn start_replica(
         folder: &Path,
         control_plane: &ControlPlane,
         name: &str,
+        sessions: Sessions,
         args: &[String],
     ) -> Result<Self> {
         grant_rights(control_plane).await?;
@@ -52,16 +81,24 @@ impl Coordinator {
             .kubeconfig_through(name, USER, &["system:serviceaccounts"])
             .await?;
         let elects = ["--leader-elect", "--pod-name", name].map(str::to_owned);
-        Self::run(folder, kubeconfig, Some(network), &[&elects, args].concat()).await
+        let args = [&elects, args].concat();
+        let mut coordinator = Self::run(folder, kubeconfig, Some(network), sessions, &args)?;
+        coordinator.wait_ready().await?;
+        Ok(coordinator)
     }
 
-    async fn run(
+    fn run(
         folder: &Path,
         kubeconfig: PathBuf,
         network: Option<Tunnel>,
+        sessions: Sessions,
         args: &[String],
     ) -> Result<Self> {
         std::fs::create_dir_all(folder).context("create the coordinator's folder")?;
+        let security: &[&str] = match sessions {
+            Sessions::Plaintext => &["--insecure-plaintext"],
+            Sessions::Tls => &[],
+        };
         let (session, metrics, health) = (ports::address()?, ports::address()?, ports::address()?);
         let program = Program::new("coordinator", parts::built("drop-coordinator")?, folder)
             .arg("--kubeconfig")
@@ -70,23 +107,31 @@ impl Coordinator {
             .args(["--metrics-bind-address", &metrics])
             .args(["--health-probe-bind-address", &health])
             .args(["--pod-namespace", NAMESPACE, "--log-format", "text"])
+            .args(security)
             .args(args);
-        let process = Process::start(program)?;
-        let mut coordinator = Self {
-            process,
+        Ok(Self {
+            process: Process::start(program)?,
             network,
+            sessions,
             session,
             metrics,
             health,
-        };
-        coordinator.wait_ready().await?;
-        Ok(coordinator)
+        })
     }
 
-    /// Where agents connect: `http://127.0.0.1:port`.
+    /// Where agents connect: `http://127.0.0.1:port`, or https.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.session)
+        match self.sessions {
+            Sessions::Plaintext => format!("http://{}", self.session),
+            Sessions::Tls => format!("https://{}", self.session),
+        }
+    }
+
+    /// What `/readyz` says.
+    pub async fn readiness(&self) -> Result<String> {
+        let url = format!("http://{}/readyz", self.health);
+        Ok(http::get(&url).await?.text())
     }
 
     /// `127.0.0.1:port` of the sessions.
@@ -153,7 +198,7 @@ impl Coordinator {
 }
 
 /// The RBAC that users install; without such files the user may do everything.
-async fn grant_rights(control_plane: &ControlPlane) -> Result<()> {
+pub async fn grant_rights(control_plane: &ControlPlane) -> Result<()> {
     let client = control_plane.client();
     let namespace =
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});

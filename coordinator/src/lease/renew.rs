@@ -27,16 +27,18 @@ pub struct Ports {
     pub timeout: Duration,
     /// The process's clock.
     pub clock: Clock,
-    /// What this process is.
-    pub role: watch::Sender<Role>,
     /// Rights that are missing.
     pub rights: Rights,
-    /// Turns true once this process acts as a leader no more, and never will.
-    pub done: watch::Receiver<bool>,
 }
 
-/// Runs for leadership, keeps it, and gives it back once the process is done.
-pub async fn run(mut candidate: Candidate, mut ports: Ports) {
+/// Runs for leadership, keeps it, and gives it back. `role` is told what this process is; `done` turns true once it acts as a
+/// leader no more, and never will.
+pub async fn run(
+    mut candidate: Candidate,
+    ports: Ports,
+    role: watch::Sender<Role>,
+    mut done: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
     let mut is_failing = false;
     loop {
         let request = candidate.request(ports.clock.now());
@@ -55,12 +57,12 @@ pub async fn run(mut candidate: Candidate, mut ports: Ports) {
         });
         is_failing = answer == Answer::Failed;
         let next = candidate.learn(ports.clock.mono(), sent, answer, rand::random());
-        announce(&candidate, &ports);
+        announce(&candidate, ports.clock, &role);
         let wait = next.saturating_sub(ports.clock.mono());
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             // An error means that the other end is gone, and with it the leader's task.
-            _ = ports.done.wait_for(|done| *done) => break,
+            _ = done.wait_for(|done| *done) => break,
         }
     }
     if let Some(lease) = candidate.release(ports.clock.now()) {
@@ -72,6 +74,7 @@ pub async fn run(mut candidate: Candidate, mut ports: Ports) {
             info!("the lease is not given back, it runs out by itself");
         }
     }
+    Ok(())
 }
 
 /// An error is a sentence for people.
@@ -118,15 +121,15 @@ async fn written(
 }
 
 /// Says what this process is, if that has changed.
-fn announce(candidate: &Candidate, ports: &Ports) {
-    let until = candidate.leads_until(ports.clock.mono());
+fn announce(candidate: &Candidate, clock: Clock, role: &watch::Sender<Role>) {
+    let until = candidate.leads_until(clock.mono());
     let leader = candidate.holder().map(str::to_owned);
-    ports.role.send_if_modified(|role| {
+    role.send_if_modified(|role| {
         match (&*role, until) {
             (Role::Leads(term), Some(until)) if term.extend(until) => return false,
             (_, Some(until)) => {
                 info!(identity = leader, "leads");
-                *role = Role::Leads(Term::new(ports.clock, until));
+                *role = Role::Leads(Term::new(clock, until));
             }
             (Role::Follows { leader: known }, None) if *known == leader => return false,
             (Role::Unknown, None) if !candidate.is_informed() => return false,

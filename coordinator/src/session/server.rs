@@ -1,23 +1,32 @@
 //! The gRPC side of sessions: turns streams into inputs of the state machine and its outputs into messages.
 //!
-//! Decides nothing but what the transport must: the first message has to be a Hello and to come soon, an agent that does not
-//! read is let go, and only the leader takes sessions and says anything in them.
+//! Decides nothing but what the transport must: that only the leader takes sessions and says anything in them, who may open one
+//! and for which node, that the first message is a Hello and comes soon, and that an agent that does not read or says too much is
+//! let go.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use drop_proto::{AgentMessage, CoordinatorMessage, Hello, agent_message, coordinator_server};
 use futures::Stream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
+use crate::identity::review::{self, Reviewer};
+use crate::identity::token::Token;
 use crate::index::SessionId;
 use crate::lease::Role;
 use crate::lease::term::Term;
+use crate::metrics;
+use crate::session::door::Peer;
+use crate::session::limits::{Allowance, MESSAGE_COST, Openings, SAYING, cost};
+use crate::session::refusal::Refusal;
 
 /// A Hello that takes longer is none.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -58,6 +67,19 @@ impl Outbox {
     }
 }
 
+/// How agents prove which node they are on.
+pub enum Guard {
+    /// Not at all: whoever connects is believed. For loopback.
+    Believe,
+    /// By a token.
+    Tokens {
+        /// Knows whose it is.
+        reviewer: Arc<Reviewer>,
+        /// An open session's token is reviewed again this often: one that expired, or whose pod is gone, ends it.
+        recheck: Duration,
+    },
+}
+
 /// The one who takes sessions for the length of a term.
 #[derive(Clone, Debug)]
 pub struct Desk {
@@ -68,28 +90,37 @@ pub struct Desk {
 }
 
 /// The service.
-#[derive(Debug)]
 pub struct Server {
     desk: watch::Receiver<Option<Desk>>,
     role: watch::Receiver<Role>,
+    guard: Arc<Guard>,
+    openings: Arc<Mutex<Openings>>,
+    begin: Instant,
     next: AtomicU64,
 }
 
 impl Server {
     /// A service that takes sessions while there is a desk whose term is on; `role` says why there is none.
     #[must_use]
-    pub fn new(desk: watch::Receiver<Option<Desk>>, role: watch::Receiver<Role>) -> Self {
+    pub fn new(
+        desk: watch::Receiver<Option<Desk>>,
+        role: watch::Receiver<Role>,
+        guard: Guard,
+    ) -> Self {
         Self {
             desk,
             role,
+            guard: Arc::new(guard),
+            openings: Arc::default(),
+            begin: Instant::now(),
             next: AtomicU64::new(1),
         }
     }
 
-    fn desk(&self) -> Result<Desk, Status> {
+    fn desk(&self) -> Result<Desk, Refusal> {
         let desk = self.desk.borrow().clone();
         desk.filter(|desk| desk.term.is_on())
-            .ok_or_else(|| Status::unavailable(self.role.borrow().refusal()))
+            .ok_or_else(|| Refusal::NotLeading(self.role.borrow().refusal()))
     }
 }
 
@@ -101,65 +132,30 @@ impl coordinator_server::Coordinator for Server {
         &self,
         request: Request<Streaming<AgentMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let Desk { term, events } = self.desk()?;
-        let peer = request.remote_addr();
-        let mut inbound = request.into_inner();
-        let session = SessionId(self.next.fetch_add(1, Ordering::Relaxed));
+        let Some(peer) = request.extensions().get::<Peer>().cloned() else {
+            return Err(Status::internal("a connection that came through no door"));
+        };
+        let refuse = |refusal: Refusal| {
+            peer.over();
+            tell(&peer, &refusal)
+        };
+        // Before the token is looked at: a follower asks the API server for nothing.
+        let Desk { term, events } = self.desk().map_err(refuse)?;
+        let proof = self.guard.check(request.metadata()).await.map_err(refuse)?;
         let (messages, outbound) = mpsc::channel(OUTBOX);
-        let (open, mut ended) = oneshot::channel();
-        let closing = messages.clone();
+        let session = Session {
+            id: SessionId(self.next.fetch_add(1, Ordering::Relaxed)),
+            peer,
+            proof,
+            guard: Arc::clone(&self.guard),
+            openings: Arc::clone(&self.openings),
+            begin: self.begin,
+            inbound: request.into_inner(),
+            messages,
+            events,
+        };
         // Headers must go out before the first message comes in, or both sides would wait for each other.
-        tokio::spawn(async move {
-            let hello = match tokio::time::timeout(HELLO_TIMEOUT, first_hello(&mut inbound)).await {
-                Ok(Ok(hello)) => hello,
-                Ok(Err(status)) => return refuse(&messages, status).await,
-                Err(_) => {
-                    return refuse(&messages, Status::invalid_argument("no Hello within 10 s"))
-                        .await;
-                }
-            };
-            info!(session = session.0, node = hello.node, peer = ?peer, version = hello.version, "session opened");
-            let outbox = Outbox {
-                messages,
-                _open: open,
-            };
-            let opened = SessionEvent::Opened(session, hello, outbox);
-            if let Err(mpsc::error::SendError(event)) = events.send(opened).await {
-                // The term ended meanwhile.
-                if let SessionEvent::Opened(_, _, outbox) = event {
-                    outbox.refuse(no_more());
-                }
-                return;
-            }
-            loop {
-                let message = tokio::select! {
-                    message = inbound.message() => message,
-                    _ = &mut ended => break,
-                    () = closing.closed() => break,
-                };
-                match message {
-                    Ok(Some(AgentMessage { kind: Some(kind) })) => {
-                        if events
-                            .send(SessionEvent::Said(session, kind))
-                            .await
-                            .is_err()
-                        {
-                            break;
-                        }
-                    }
-                    // A newer agent may say things that this coordinator does not know.
-                    Ok(Some(AgentMessage { kind: None })) => {}
-                    Ok(None) => break,
-                    Err(status) => {
-                        debug!(session = session.0, code = ?status.code(), message = status.message(), "session broke");
-                        break;
-                    }
-                }
-            }
-            info!(session = session.0, "session closed");
-            // The receiver is gone when the term or the process ends.
-            let _ = events.send(SessionEvent::Closed(session)).await;
-        });
+        tokio::spawn(session.run());
         let fenced = ReceiverStream::new(outbound).map(move |message| fenced(&term, message));
         Ok(Response::new(Box::pin(fenced)))
     }
@@ -171,28 +167,182 @@ fn fenced(
     message: Result<CoordinatorMessage, Status>,
 ) -> Result<CoordinatorMessage, Status> {
     match message {
-        Ok(_) if !term.is_on() => Err(no_more()),
+        Ok(_) if !term.is_on() => Err(Status::from(&no_more())),
         message => message,
     }
 }
 
-fn no_more() -> Status {
-    Status::unavailable("this replica does not lead any more")
+fn no_more() -> Refusal {
+    Refusal::NotLeading("this replica does not lead any more".to_owned())
 }
 
-async fn first_hello(inbound: &mut Streaming<AgentMessage>) -> Result<Hello, Status> {
-    match inbound.message().await? {
-        Some(AgentMessage {
-            kind: Some(agent_message::Kind::Hello(hello)),
-        }) => Ok(hello),
-        _ => Err(Status::invalid_argument(
-            "the first message of a session must be a Hello",
-        )),
+/// What an agent showed of itself before its Hello.
+enum Proof {
+    None,
+    Token { token: Token, node: String },
+}
+
+impl Guard {
+    async fn check(&self, metadata: &MetadataMap) -> Result<Proof, Refusal> {
+        let Self::Tokens { reviewer, .. } = self else {
+            return Ok(Proof::None);
+        };
+        let header = metadata.get("authorization");
+        let token = header
+            .and_then(|header| header.to_str().ok()?.strip_prefix("Bearer "))
+            .map(|token| Token(token.to_owned()))
+            .ok_or(Refusal::NoToken)?;
+        let node = reviewer.node_of(&token).await?;
+        Ok(Proof::Token { token, node })
+    }
+
+    /// Ends when the proof is worth nothing any more. An API server that does not answer is no reason.
+    async fn outlive(&self, proof: &Proof) -> Refusal {
+        let (Self::Tokens { reviewer, recheck }, Proof::Token { token, node }) = (self, proof)
+        else {
+            return std::future::pending().await;
+        };
+        loop {
+            tokio::time::sleep(*recheck).await;
+            match reviewer.review(token).await {
+                Err(error @ review::Error::Denied(_)) => return error.into(),
+                Err(error) => debug!(node, error = error.to_string(), "token is not reviewed"),
+                Ok(_) => {}
+            }
+        }
     }
 }
 
-async fn refuse(messages: &mpsc::Sender<Result<CoordinatorMessage, Status>>, status: Status) {
-    info!(code = ?status.code(), message = status.message(), "session refused");
-    // The agent may be gone already; then nobody is left to tell.
-    let _ = messages.send(Err(status)).await;
+/// One stream.
+struct Session {
+    id: SessionId,
+    peer: Peer,
+    proof: Proof,
+    guard: Arc<Guard>,
+    openings: Arc<Mutex<Openings>>,
+    begin: Instant,
+    inbound: Streaming<AgentMessage>,
+    messages: mpsc::Sender<Result<CoordinatorMessage, Status>>,
+    events: mpsc::Sender<SessionEvent>,
+}
+
+impl Session {
+    async fn run(mut self) {
+        let hello = match self.hello().await {
+            Ok(hello) => hello,
+            Err(refusal) => return self.refuse(&refusal),
+        };
+        self.peer.taken();
+        let (id, node) = (self.id, hello.node.clone());
+        info!(session = id.0, node, peer = %self.peer.address, version = hello.version, "session opened");
+        let (open, ended) = oneshot::channel();
+        let outbox = Outbox {
+            messages: self.messages.clone(),
+            _open: open,
+        };
+        let opened = SessionEvent::Opened(id, hello, outbox);
+        // The receiver is gone when the term or the process ends.
+        if self.events.send(opened).await.is_err() {
+            return self.refuse(&no_more());
+        }
+        let (guard, closing) = (Arc::clone(&self.guard), self.messages.clone());
+        let proof = std::mem::replace(&mut self.proof, Proof::None);
+        // Each branch is the end of the session: nothing is lost that another one had begun.
+        let refusal = tokio::select! {
+            refusal = self.listen() => refusal,
+            refusal = guard.outlive(&proof) => Some(refusal),
+            _ = ended => None,
+            () = closing.closed() => None,
+        };
+        if let Some(refusal) = refusal {
+            self.refuse(&refusal);
+        }
+        info!(session = id.0, node, "session closed");
+        self.peer.over();
+        let _ = self.events.send(SessionEvent::Closed(id)).await;
+    }
+
+    async fn hello(&mut self) -> Result<Hello, Refusal> {
+        let first = tokio::time::timeout(HELLO_TIMEOUT, self.inbound.message()).await;
+        let message = first.map_err(|_| Refusal::NoHello)?;
+        let Some(AgentMessage {
+            kind: Some(kind @ agent_message::Kind::Hello(_)),
+        }) = message.map_err(Refusal::Unreadable)?
+        else {
+            return Err(Refusal::NotHello);
+        };
+        cost(&kind)?;
+        let agent_message::Kind::Hello(hello) = kind else {
+            return Err(Refusal::NotHello);
+        };
+        if let Proof::Token { node, .. } = &self.proof
+            && *node != hello.node
+        {
+            return Err(Refusal::OtherNode {
+                bound: node.clone(),
+                claimed: hello.node,
+            });
+        }
+        let now = self.begin.elapsed();
+        let mut openings = self.openings.lock().unwrap_or_else(PoisonError::into_inner);
+        if !openings.open(now, &hello.node) {
+            return Err(Refusal::TooOften(hello.node));
+        }
+        Ok(hello)
+    }
+
+    /// Hands on what the agent says until it says no more, or something that it must not.
+    async fn listen(&mut self) -> Option<Refusal> {
+        let mut allowance = Allowance::default();
+        loop {
+            let kind = match self.inbound.message().await {
+                Ok(Some(AgentMessage { kind })) => kind,
+                Ok(None) => return None,
+                Err(status) => {
+                    debug!(session = self.id.0, code = ?status.code(), message = status.message(), "session broke");
+                    // A connection that broke has a cause below it; bytes that are no message have none.
+                    let is_broken = std::error::Error::source(&status).is_some();
+                    return (!is_broken).then_some(Refusal::Unreadable(status));
+                }
+            };
+            let cost = match kind.as_ref().map_or(Ok(MESSAGE_COST), cost) {
+                Ok(cost) => cost,
+                Err(excess) => return Some(excess.into()),
+            };
+            if !allowance.take(self.begin.elapsed(), cost, SAYING) {
+                return Some(Refusal::TooFast);
+            }
+            // A newer agent may say things that this coordinator does not know.
+            let Some(kind) = kind else { continue };
+            let said = SessionEvent::Said(self.id, kind);
+            if self.events.send(said).await.is_err() {
+                return None;
+            }
+        }
+    }
+
+    fn refuse(&self, refusal: &Refusal) {
+        let status = tell(&self.peer, refusal);
+        if self.messages.try_send(Err(status)).is_err() {
+            debug!(
+                session = self.id.0,
+                "agent does not read why its session ends"
+            );
+        }
+        self.peer.over();
+    }
+}
+
+/// Logs and counts a refusal, and gives it as the agent will see it.
+fn tell(peer: &Peer, refusal: &Refusal) -> Status {
+    let status = Status::from(refusal);
+    let (class, reason) = (refusal.class(), refusal.to_string());
+    // Agents look for the leader at every replica.
+    if matches!(refusal, Refusal::NotLeading(_)) {
+        debug!(peer = %peer.address, class, reason, "session refused");
+    } else {
+        warn!(peer = %peer.address, class, reason, "session refused");
+    }
+    metrics::session_refused(refusal.class());
+    status
 }
