@@ -3,6 +3,7 @@
 //! A follower holds no watches and no index. A leader begins with fresh lists, which cost less than the wait for the agents'
 //! Hellos that it has to do anyway; what a former term knew, it would have to doubt.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use drop_daemon::supervise::Tasks;
@@ -15,6 +16,7 @@ use crate::cached_image::apply;
 use crate::cached_image::events::Event;
 use crate::clock::Clock;
 use crate::core::{Config, Input};
+use crate::credentials::read;
 use crate::lease::Role;
 use crate::lease::term::Term;
 use crate::machine::{self, Ports};
@@ -37,6 +39,8 @@ pub struct World {
     pub client: Client,
     /// What does not change while the process runs.
     pub config: Config,
+    /// Of the release: its Secrets may be read.
+    pub namespace: String,
     /// The process's clock.
     pub clock: Clock,
     /// What this process is among the replicas.
@@ -76,9 +80,16 @@ async fn lead(world: &World, term: &Term) -> anyhow::Result<()> {
     let (inputs, inbox) = mpsc::channel(INBOX);
     let (session_events, sessions) = mpsc::channel(INBOX);
     let (events, event_queue) = mpsc::channel(EVENTS);
+    let (secrets, wanted_secrets) = watch::channel(BTreeSet::new());
     let (end, ended) = watch::channel(false);
     let mut tasks = Tasks::default();
     watch_all(&mut tasks, world, &inputs);
+    let (client, namespace) = (world.client.clone(), world.namespace.clone());
+    let reading = read::read(client, namespace, wanted_secrets, inputs);
+    tasks.spawn_endless("secrets", async move {
+        reading.await;
+        Ok(())
+    });
     tasks.spawn_endless(
         "events",
         publish_events(
@@ -102,6 +113,7 @@ async fn lead(world: &World, term: &Term) -> anyhow::Result<()> {
         inputs: inbox,
         sessions,
         events,
+        secrets,
         report: world.report.clone(),
         rights: world.rights.clone(),
         stop: ended.clone(),

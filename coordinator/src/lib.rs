@@ -7,6 +7,7 @@ pub mod args;
 pub mod cached_image;
 pub mod clock;
 pub mod core;
+pub mod credentials;
 pub mod identity;
 pub mod image;
 pub mod index;

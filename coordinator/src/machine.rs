@@ -1,6 +1,6 @@
 //! The one task that owns the state machine: feeds it, and carries out what it answers.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use drop_proto::CoordinatorMessage;
@@ -37,6 +37,8 @@ pub struct Ports {
     pub sessions: mpsc::Receiver<SessionEvent>,
     /// To the task that publishes Events.
     pub events: mpsc::Sender<Event>,
+    /// To the task that reads Secrets: which it should read.
+    pub secrets: watch::Sender<BTreeSet<String>>,
     /// To the metrics page.
     pub report: watch::Sender<Report>,
     /// Rights that are missing.
@@ -55,6 +57,7 @@ pub async fn run(config: Config, clock: Clock, term: Term, mut ports: Ports) {
         events: ports.events,
         rights: ports.rights,
         term: term.clone(),
+        secrets: ports.secrets,
     };
     let mut known_end = Duration::MAX;
     let mut report = tokio::time::interval(REPORT_INTERVAL);
@@ -125,6 +128,7 @@ struct Io {
     events: mpsc::Sender<Event>,
     rights: Rights,
     term: Term,
+    secrets: watch::Sender<BTreeSet<String>>,
 }
 
 impl Io {
@@ -170,6 +174,9 @@ impl Io {
                     metrics::status_written(result.is_ok());
                     (name, uid, result)
                 });
+            }
+            Output::WantSecrets(names) => {
+                self.secrets.send_replace(names);
             }
             Output::Publish(event) => {
                 if self.events.try_send(event).is_err() {

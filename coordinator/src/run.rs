@@ -133,6 +133,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             registry_budget: args.max_pulls_per_registry,
             ..Config::default()
         },
+        namespace: args.pod_namespace.clone(),
         clock,
         role: roles,
         desk,

@@ -32,7 +32,7 @@ const SILENCE: Duration = Duration::from_secs(15);
 
 /// The wait after an error of a watch: doubles from a tenth of a second up to [`LONGEST`].
 #[derive(Debug, Default)]
-struct Patience {
+pub struct Patience {
     errors: u32,
 }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::json;
 
 use crate::control_plane::ControlPlane;
@@ -154,14 +154,6 @@ impl Coordinator {
     /// The way of a replica to the API server.
     pub fn network(&self) -> Result<&Tunnel> {
         self.network.as_ref().context("it is no replica")
-    }
-
-    /// What `/readyz` says when it says no.
-    pub async fn not_ready(&self) -> Result<String> {
-        let url = format!("http://{}/readyz", self.health);
-        let answer = http::get(&url).await?;
-        ensure!(!answer.status.is_success(), "it is ready");
-        Ok(answer.text())
     }
 
     /// `kill -9`.
