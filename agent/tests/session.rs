@@ -17,7 +17,8 @@ use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
-const DEADLINE: Duration = Duration::from_secs(20);
+/// Longer than an agent waits for a replica that hangs.
+const DEADLINE: Duration = Duration::from_secs(30);
 
 type Outgoing = mpsc::Sender<Result<CoordinatorMessage, Status>>;
 
@@ -241,8 +242,7 @@ async fn the_replica_that_leads_is_found_among_those_that_do_not() {
     // One takes connections and says nothing, as a stopped process does; one is not there at all.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let silent = (format!("http://{}", silent.local_addr().unwrap()), silent);
-    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let gone = format!("http://{}", gone.local_addr().unwrap());
+    let gone = "http://127.0.0.1:1".to_owned();
     let mut scene = Scene::beside(&[follower, silent.0, gone]).await;
     for _ in 0..2 {
         let _stream = scene.opened().await;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use drop_api::CachedImage;
 use drop_proto::{Ask, Inventory, agent_message, coordinator_message};
 use drop_tests::cached_image::{is_ready, policy, status, yaml};
@@ -204,7 +204,9 @@ async fn what_a_paused_leader_is_asked_meanwhile_it_refuses_afterwards() -> Resu
     cluster.replica(&first)?.process().resume()?;
     // Not one message more, above all no Grant.
     let end = session.next().await?;
-    let refusal = end.err().context("it goes on talking")?;
+    let Err(refusal) = end else {
+        bail!("it goes on: {end:?}");
+    };
     ensure!(refusal.code() == Code::Unavailable, "{refusal}");
     ensure!(refusal.message().contains("does not lead"), "{refusal}");
     Ok(())

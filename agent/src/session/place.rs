@@ -116,6 +116,9 @@ pub(super) fn order(mut addresses: Vec<Address>, left: Option<SocketAddr>) -> Ve
 
 /// Host (without the brackets of IPv6) and port of a URL.
 fn host(url: &str, scheme: &str) -> Result<(String, u16), BadCoordinator> {
+    if !url.starts_with(&format!("{scheme}://")) {
+        return Err(BadCoordinator);
+    }
     let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| BadCoordinator)?;
     let uri = endpoint.uri();
     let host = uri.host().unwrap_or_default();
@@ -126,7 +129,7 @@ fn host(url: &str, scheme: &str) -> Result<(String, u16), BadCoordinator> {
         None => authority == host,
     };
     let is_plain = matches!(uri.path(), "" | "/") && uri.query().is_none();
-    if host.is_empty() || !is_place || !is_plain || uri.scheme_str() != Some(scheme) {
+    if host.is_empty() || !is_place || !is_plain {
         return Err(BadCoordinator);
     }
     let default = if scheme == "https" { 443 } else { 80 };
