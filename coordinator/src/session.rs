@@ -23,6 +23,9 @@ use crate::node_set::NodeId;
 use crate::pacing::{Grant, PROOF_BY_RUNNING};
 use crate::session::limits::{Allowance, UNKNOWN_GRANTS};
 
+/// Most pulls that a node may say it takes at once.
+const MAX_PARALLEL: u32 = 64;
+
 impl Core {
     pub(crate) fn connected(&mut self, now: Now, session: SessionId, hello: Hello) {
         if hello.node.is_empty() || hello.instance.is_empty() {
@@ -68,7 +71,7 @@ impl Core {
             unknown_grants: Allowance::default(),
         });
         node.lost_at = None;
-        node.max_parallel = hello.max_parallel_pulls.clamp(1, 64);
+        node.max_parallel = hello.max_parallel_pulls.clamp(1, MAX_PARALLEL);
         let orphaned = if former_instance == hello.instance {
             Vec::new()
         } else {
@@ -98,7 +101,9 @@ impl Core {
         if let Some(session) = self.nodes.get_mut(id).and_then(|n| n.session.as_mut()) {
             session.unclaimed = unclaimed;
         }
-        for held in &hello.held {
+        // A node holds no more than it takes at once.
+        let most = hello.max_parallel_pulls.clamp(1, MAX_PARALLEL) as usize;
+        for held in hello.held.iter().take(most) {
             self.adopt_grant(now, id, held);
             self.revoke_unwanted(session, id, held);
         }

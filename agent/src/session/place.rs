@@ -157,7 +157,8 @@ pub enum Trust {
         ca_file: PathBuf,
         /// A ServiceAccount token with audience `drop-coordinator`.
         token_file: PathBuf,
-        /// The name in the coordinator's certificate; the URL's host if there is none.
+        /// The name in the coordinator's certificate, wherever the connection goes; `None`: the host that the address was found
+        /// under.
         name: Option<String>,
     },
 }
