@@ -34,6 +34,8 @@ const SILENCE: Duration = Duration::from_secs(15);
 #[derive(Debug, Default)]
 pub struct Patience {
     errors: u32,
+    /// Good news in a row. A list begins with some, also one that fails then.
+    good: u32,
 }
 
 impl Iterator for Patience {
@@ -42,13 +44,17 @@ impl Iterator for Patience {
     fn next(&mut self) -> Option<Duration> {
         let wait = Duration::from_millis(100) * (1 << self.errors.min(6));
         self.errors += 1;
+        self.good = 0;
         Some(wait.min(LONGEST))
     }
 }
 
 impl Backoff for Patience {
     fn reset(&mut self) {
-        self.errors = 0;
+        self.good += 1;
+        if self.good > 1 {
+            self.errors = 0;
+        }
     }
 }
 
@@ -170,6 +176,11 @@ mod tests {
             .map(|wait| wait.as_millis())
             .collect();
         assert_eq!(waits, [100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000]);
+        // A list that begins and fails.
+        patience.reset();
+        assert_eq!(patience.next(), Some(Duration::from_secs(5)));
+        // One that begins and ends.
+        patience.reset();
         patience.reset();
         assert_eq!(patience.next(), Some(Duration::from_millis(100)));
     }
