@@ -8,13 +8,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use drop_api::{DurationError, GoDuration};
 use drop_daemon::bind::BindAddress;
 use drop_daemon::logging::LogArgs;
-use tonic::transport::Endpoint;
 
 use crate::bake::{Format, Options, Terminal};
 use crate::logins::{self, Providers};
 use crate::node::{DiskLimits, Prefix};
 use crate::runtime::{Runtime, Socket};
-use crate::session::place::{self, Place, Trust};
+use crate::session::place::{Coordinator, Place, Trust};
 
 const SOCKET: &str = "unix:///run/containerd/containerd.sock";
 
@@ -154,9 +153,10 @@ pub struct RunArgs {
     #[arg(long, env = "NODE_NAME", value_name = "NAME", value_parser = node_name)]
     pub node_name: String,
 
-    /// The coordinator, as https://host:port.
-    #[arg(long, value_name = "URL", value_parser = place::endpoint)]
-    pub coordinator: Endpoint,
+    /// The coordinator, as https://host:port. Of all addresses that the host has (and of several URLs, separated by commas) the
+    /// agent finds the one that leads.
+    #[arg(long, value_name = "URL")]
+    pub coordinator: Coordinator,
 
     /// Certificates of the authorities that the coordinator's may be of, PEM. Read again at each connect.
     #[arg(long, value_name = "FILE")]
@@ -212,19 +212,19 @@ pub struct RunArgs {
 impl RunArgs {
     /// The coordinator, if the flags that say how to speak with it fit together.
     pub fn place(&self) -> anyhow::Result<Place> {
-        let is_plaintext = self.coordinator.uri().scheme_str() == Some("http");
+        let is_plaintext = self.coordinator.is_plaintext();
         let trust = if self.insecure_plaintext {
             anyhow::ensure!(
-                is_plaintext && place::is_loopback(&self.coordinator),
+                is_plaintext && self.coordinator.is_loopback(),
                 "--insecure-plaintext is for a coordinator on this machine: --coordinator must be http://127.0.0.1:port, not {}",
-                self.coordinator.uri()
+                self.coordinator
             );
             Trust::Plaintext
         } else {
             anyhow::ensure!(
                 !is_plaintext,
                 "--coordinator {} is plaintext: write https://host:port, or add --insecure-plaintext for a coordinator on loopback",
-                self.coordinator.uri()
+                self.coordinator
             );
             let needed = |flag: &str, file: &Option<PathBuf>| {
                 file.clone().with_context(|| {
@@ -234,14 +234,11 @@ impl RunArgs {
             Trust::Proven {
                 ca_file: needed("--coordinator-ca-file", &self.coordinator_ca_file)?,
                 token_file: needed("--token-file", &self.token_file)?,
-                name: self.coordinator_tls_name.clone().unwrap_or_else(|| {
-                    let host = self.coordinator.uri().host().unwrap_or_default();
-                    host.trim_matches(['[', ']']).to_owned()
-                }),
+                name: self.coordinator_tls_name.clone(),
             }
         };
         Ok(Place {
-            endpoint: self.coordinator.clone(),
+            coordinator: self.coordinator.clone(),
             trust,
         })
     }

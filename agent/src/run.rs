@@ -49,7 +49,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     info!(
         node = config.node,
         version = config.version,
-        coordinator = %args.coordinator.uri(),
+        coordinator = %args.coordinator,
         runtime_endpoint = %args.runtime.runtime_endpoint,
         max_parallel_pulls = config.max_parallel_pulls,
         disk_high_percent = config.disk.high_percent,

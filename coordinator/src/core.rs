@@ -62,7 +62,7 @@ pub struct Config {
     pub registry_budget: u32,
     /// Most status writes per second, over all objects.
     pub writes_per_second: u32,
-    /// Tokens count up from here; a start time keeps them apart from those of former leaders.
+    /// Tokens count up from here; a random start keeps them apart from those of former leaders.
     pub first_token: u64,
 }
 
@@ -99,6 +99,8 @@ pub enum Input {
     Disconnected(SessionId),
     /// The status write of the object with this name and uid ended: the resource version it made, or that it failed.
     Written(String, String, Result<u64, WriteFailed>),
+    /// This process leads until then, on the monotonic clock. Without this input it leads for ever.
+    LeadsUntil(Duration),
     /// A wake-up.
     Tick,
     /// The process is about to end: nothing is granted any more.
@@ -224,6 +226,8 @@ pub struct Core {
     /// When the first session or list came: grants wait for the former leader's to be known.
     pub(crate) started: Option<Duration>,
     pub(crate) stopping: bool,
+    /// Nothing is granted from then on: another may lead.
+    pub(crate) leads_until: Duration,
     pub(crate) writes: crate::cached_image::writer::Bucket,
     /// Every agent has said what it holds, or a TTL has passed since the start.
     pub(crate) settled: bool,
@@ -275,6 +279,7 @@ impl Core {
             synced: Synced::default(),
             started: None,
             stopping: false,
+            leads_until: Duration::MAX,
             writes: crate::cached_image::writer::Bucket::new(config.writes_per_second),
             settled: false,
             revokes: Vec::new(),
@@ -327,6 +332,10 @@ impl Core {
             Input::Said(session, message) => self.said(now, session, message),
             Input::Disconnected(session) => self.disconnected(now, session),
             Input::Written(name, uid, result) => self.written(now, &name, &uid, result),
+            Input::LeadsUntil(until) => {
+                self.unsettled |= now.mono >= self.leads_until;
+                self.leads_until = until;
+            }
             Input::Stop => self.stopping = true,
             Input::Tick => {}
         }

@@ -26,9 +26,6 @@ use crate::session::limits::{Allowance, UNKNOWN_GRANTS};
 
 /// Most pulls that a node may say it takes at once.
 const MAX_PARALLEL: u32 = 64;
-/// Tokens of other leaders are start times as well: none is weeks ahead of ours. A larger one was given by no coordinator, and
-/// counting on from there would run out of numbers.
-const TOKENS_AHEAD: u64 = 1 << 44;
 
 impl Core {
     pub(crate) fn connected(&mut self, now: Now, session: SessionId, hello: Hello) {
@@ -145,9 +142,6 @@ impl Core {
             revoked: false,
         };
         self.grants.insert(held.token, grant);
-        if held.token <= self.config.first_token.saturating_add(TOKENS_AHEAD) {
-            self.next_token = self.next_token.max(held.token + 1);
-        }
         if let Some(policy) = self.policies.get_mut(&policy) {
             policy.adopted(node);
         }

@@ -9,6 +9,7 @@ mod limits;
 mod misbehaviour;
 mod restarts;
 mod sessions;
+mod terms;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -30,9 +30,10 @@ impl Core {
     }
 
     /// A new process grants nothing until each grant that may be out is known: every target node's agent has said what it
-    /// holds, or one TTL has passed.
+    /// holds, or one TTL has passed. One that may not lead any more grants nothing at all.
     fn may_grant(&mut self, now: Now) -> bool {
-        let Some(started) = self.started.filter(|_| !self.stopping) else {
+        let leads = !self.stopping && now.mono < self.leads_until;
+        let Some(started) = self.started.filter(|_| leads) else {
             return false;
         };
         self.settled = self.settled
@@ -119,7 +120,7 @@ impl Core {
     }
 
     fn grant(&mut self, now: Now, name: &str, image_id: ImageId, node_id: NodeId) {
-        let token = self.next_token;
+        let token = self.fresh_token();
         let credentials = self
             .images
             .get(image_id)
@@ -147,7 +148,6 @@ impl Core {
                 kind: Some(coordinator_message::Kind::Grant(message)),
             },
         ));
-        self.next_token += 1;
         self.cursor = node_id;
         node.grants.push(token);
         image.granted.insert(node_id);
@@ -176,6 +176,16 @@ impl Core {
         self.wake(expires, Wake::Expiry(token));
         self.refresh_free(now, node_id);
         self.mark_image(now, image_id);
+    }
+
+    /// Never 0, and never one that a grant of a former term has.
+    fn fresh_token(&mut self) -> u64 {
+        while self.next_token == 0 || self.grants.contains_key(&self.next_token) {
+            self.next_token = self.next_token.wrapping_add(1);
+        }
+        let token = self.next_token;
+        self.next_token = token.wrapping_add(1);
+        token
     }
 
     /// Key of the policy under which a pull of the image on the node counts.
