@@ -45,6 +45,7 @@ pub(crate) fn node_name(number: usize) -> String {
 
 /// Runs until standard input ends.
 pub(crate) async fn run(args: &SwarmArgs) -> Result<()> {
+    drop_daemon::limits::raise_open_files();
     let tally = Arc::new(Tally::new(args.agents));
     let (orders, _) = broadcast::channel(16);
     let mut tasks = JoinSet::new();
