@@ -8,6 +8,7 @@ mod digests;
 mod probe;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use drop_proto::FailureClass;
@@ -100,6 +101,23 @@ pub struct Image {
     pub check: Check,
     /// As the runtime's list says it.
     pub size_bytes: Option<u64>,
+    /// What nodes were told of it: few different things, which all sessions share.
+    pub told: Vec<Arc<Told>>,
+}
+
+/// What a node was told about an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// The canonical reference, since the image may be gone from the index when it is to be dropped.
+    pub reference: String,
+    /// As `drop_proto` has it.
+    pub pull_policy: drop_proto::ImagePullPolicy,
+    /// Empty: unknown.
+    pub expected_digest: String,
+    /// Lower is pulled first.
+    pub priority: i32,
+    /// See `DesiredImage.check`.
+    pub check: u64,
 }
 
 impl Image {
@@ -129,6 +147,7 @@ impl Image {
             foreign_platforms: BTreeMap::new(),
             check: Check::default(),
             size_bytes: None,
+            told: Vec::new(),
         }
     }
 

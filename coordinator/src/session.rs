@@ -5,6 +5,8 @@
 pub mod desired;
 pub mod server;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use drop_api::ImagePullPolicy;
 use drop_proto::{
     Ask, CoordinatorMessage, HeldGrant, Hello, Inventory, Revoke, RuntimeState, agent_message,
@@ -55,7 +57,7 @@ impl Core {
             id: session,
             instance: hello.instance.clone(),
             revision: 0,
-            sent: std::collections::BTreeMap::new(),
+            told: BTreeMap::new(),
             inventoried: false,
             unclaimed: Vec::new(),
         });
@@ -95,7 +97,7 @@ impl Core {
             self.revoke_unwanted(session, id, held);
         }
         self.runtime_changed(now, id, hello.runtime.unwrap_or_default());
-        self.stale.insert(id);
+        self.greeted.insert(id);
         self.mark_node(now, id);
         self.refresh_free(now, id);
     }
@@ -205,13 +207,13 @@ impl Core {
         };
         if inventory.complete {
             session.inventoried = true;
+            let named: BTreeSet<&str> = inventory
+                .images
+                .iter()
+                .map(|item| item.reference.as_str())
+                .collect();
             for (_, image) in self.images.iter_mut() {
-                if image.targeted.contains(id)
-                    && !inventory
-                        .images
-                        .iter()
-                        .any(|i| i.reference == image.reference)
-                {
+                if image.targeted.contains(id) && !named.contains(image.reference.as_str()) {
                     image.lacks(id);
                 }
             }
@@ -242,9 +244,8 @@ impl Core {
                     image.failures.remove(&id);
                     image.blocked.remove(id);
                 }
-                if image.expected.is_some() && !image.current.contains(id) {
-                    self.stale.insert(id);
-                }
+                // What the node was told before it held the image may not be what it should compare with.
+                self.stale.insert((id, image_id));
             } else {
                 image.lacks(id);
                 if item.lost {
