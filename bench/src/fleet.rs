@@ -58,8 +58,8 @@ pub(crate) async fn measure(
     screen.step(&format!("{} agents x {} images", size.agents, size.images));
     let mut fleet = Fleet::start(size, screen).await?;
     let mut figures = scale::measure(&mut fleet, screen).await?;
-    figures.extend(grants::measure(&mut fleet, screen).await?);
     figures.extend(rest::fleet(&mut fleet, effort, screen).await?);
+    figures.extend(grants::measure(&mut fleet, screen).await?);
     figures.extend(reconnect::measure(&mut fleet, screen).await?);
     Ok(figures)
 }

@@ -45,9 +45,16 @@ pub(crate) async fn measure(effort: Effort, screen: &mut Screen) -> Result<Vec<F
     cluster.apply(&policy("open", "")).await?;
     let mut readiness = Readiness::start(&cluster.client()).await?;
 
-    let mut figures = apply_to_ready::measure(&mut cluster, &mut readiness, effort, screen).await?;
+    // At rest first: the numbers of a pull may be written a minute after it.
+    let held = Sample::push(&cluster, "held", &[1_000_000]).await?;
+    held.apply(&cluster.client(), "installed").await?;
+    readiness
+        .all(std::slice::from_ref(&held.name), Duration::from_secs(60))
+        .await?;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let mut figures = rest::node(&mut cluster, SCENE, effort, screen).await?;
+    figures.extend(apply_to_ready::measure(&mut cluster, &mut readiness, effort, screen).await?);
     figures.extend(pull_overhead::measure(&mut cluster, &mut readiness, effort, screen).await?);
-    figures.extend(rest::node(&mut cluster, SCENE, effort, screen).await?);
     Ok(figures)
 }
 
