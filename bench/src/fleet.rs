@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use drop_api::{CachedImage, PullPolicy};
 use drop_tests::control_plane::{ControlPlane, Controllers};
-use drop_tests::coordinator::Coordinator;
+use drop_tests::coordinator::{Coordinator, Sessions};
 use drop_tests::demo::screen::Screen;
 use drop_tests::dirs::Scratch;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -75,8 +75,9 @@ impl Fleet {
         screen.change(&note(format!("{} Nodes are created", size.agents)));
         // A registry that does not exist takes no harm from any number of pulls.
         let args = ["--max-pulls-per-registry", "1000000"].map(str::to_owned);
+        let folder = scratch.path().join("coordinator");
         let coordinator =
-            Coordinator::start(&scratch.path().join("coordinator"), &control_plane, &args).await?;
+            Coordinator::start(&folder, &control_plane, Sessions::Plaintext, &args).await?;
         let begin = Instant::now();
         let mut swarm = Swarm::start(size.agents, &coordinator.url())?;
         swarm

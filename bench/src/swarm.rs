@@ -11,7 +11,7 @@ mod tally;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use drop_agent::session;
+use drop_agent::session::place::{Place, Trust, endpoint};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::sync::broadcast;
@@ -50,9 +50,13 @@ pub(crate) async fn run(args: &SwarmArgs) -> Result<()> {
     let (orders, _) = broadcast::channel(16);
     let mut tasks = JoinSet::new();
     for number in 0..args.agents {
-        let endpoint = session::endpoint(&args.coordinator)?;
+        // The coordinator is on this machine.
+        let place = Place {
+            endpoint: endpoint(&args.coordinator)?,
+            trust: Trust::Plaintext,
+        };
         let agent = Agent::new(number, Arc::clone(&tally), orders.subscribe());
-        tasks.spawn(agent.run(endpoint));
+        tasks.spawn(agent.run(place));
     }
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     let mut answers = tokio::io::stdout();

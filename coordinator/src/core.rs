@@ -141,14 +141,20 @@ pub enum Output {
 }
 
 /// Why the coordinator ends a session.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Close {
     /// The same agent process has opened a newer one.
+    #[error("the same agent has opened a newer session")]
     Replaced,
     /// Another agent process holds the session of this node.
+    #[error("{0}")]
     NodeTaken(String),
-    /// The first message was not what it must be.
+    /// A message was not what it must be.
+    #[error("{0}")]
     Invalid(String),
+    /// The agent speaks of grants that it was never given.
+    #[error("too many messages about grants that are not this node's")]
+    UnknownGrants,
 }
 
 /// What only metrics remember.

@@ -13,10 +13,11 @@ use tracing::{info, warn};
 
 use crate::cached_image::apply::write_status;
 use crate::cached_image::events::Event;
-use crate::core::{Close, Config, Core, Input, Now, Output, WriteFailed};
+use crate::core::{Config, Core, Input, Now, Output, WriteFailed};
 use crate::index::SessionId;
 use crate::metrics;
 use crate::report::Report;
+use crate::session::refusal::Refusal;
 use crate::session::server::{Outbox, SessionEvent};
 
 /// How often metrics learn what the state machine knows.
@@ -148,7 +149,15 @@ impl Io {
             Output::Send(session, message) => self.send(session, message),
             Output::Close(session, close) => {
                 if let Some(outbox) = self.outboxes.remove(&session) {
-                    outbox.refuse(refusal(close));
+                    let refusal = Refusal::from(close);
+                    info!(
+                        session = session.0,
+                        class = refusal.class(),
+                        reason = refusal.to_string(),
+                        "session ended"
+                    );
+                    metrics::session_refused(refusal.class());
+                    outbox.refuse(Status::from(&refusal));
                 }
             }
             Output::Write { name, uid, status } => {
@@ -180,13 +189,5 @@ impl Io {
             // Dropping the outbox ends the stream; the server then tells of the end like of any other.
             self.outboxes.remove(&session);
         }
-    }
-}
-
-fn refusal(close: Close) -> Status {
-    match close {
-        Close::Replaced => Status::aborted("the same agent has opened a newer session"),
-        Close::NodeTaken(why) => Status::already_exists(why),
-        Close::Invalid(why) => Status::invalid_argument(why),
     }
 }

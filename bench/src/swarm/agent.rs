@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use drop_agent::node::{Config, Input, Listed, Listing, Node, Output};
 use drop_agent::runtime::platform;
+use drop_agent::session::place::Place;
 use drop_agent::session::{self, Stream};
 use drop_proto::{agent_message, coordinator_message};
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::{Instant, sleep_until};
-use tonic::transport::Endpoint;
 
 use super::tally::Tally;
 use super::{Order, node_name};
@@ -72,9 +72,9 @@ impl Agent {
     }
 
     /// Runs until the swarm ends.
-    pub(super) async fn run(mut self, endpoint: Endpoint) {
+    pub(super) async fn run(mut self, place: Place) {
         let (events, mut session_events) = mpsc::channel(EVENTS);
-        let session = tokio::spawn(session::run(endpoint, events));
+        let session = tokio::spawn(session::run(place, events));
         self.feed(runtime_up());
         loop {
             let wake = self.node.wake_at().unwrap_or(self.begin.elapsed() + IDLE);
@@ -116,7 +116,8 @@ impl Agent {
                 }
                 Input::Message(message)
             }
-            session::Event::Closed => self.hang_up(),
+            session::Event::Closed(_) => self.hang_up(),
+            session::Event::Unreachable(_) => Input::Tick,
         }
     }
 
