@@ -56,6 +56,9 @@ pub(crate) struct SwarmArgs {
     /// The coordinator's URL.
     #[arg(long)]
     pub(crate) coordinator: String,
+    /// Where each agent's token is, and the certificate of the coordinator's authority.
+    #[arg(long)]
+    pub(crate) secrets: PathBuf,
 }
 
 /// Flags of `core`.

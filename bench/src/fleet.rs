@@ -18,10 +18,10 @@ use crate::args::Effort;
 use crate::figure::Figure;
 use crate::readiness::Readiness;
 use crate::swarm::{Swarm, node_name};
-use crate::{grants, reconnect, rest, scale};
+use crate::{grants, reconnect, rest, scale, secrets};
 
 /// Requests to the API server at the same time while the scene is set.
-const AT_ONCE: usize = 32;
+pub(crate) const AT_ONCE: usize = 32;
 
 /// How many of each.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -76,10 +76,12 @@ impl Fleet {
         // A registry that does not exist takes no harm from any number of pulls.
         let args = ["--max-pulls-per-registry", "1000000"].map(str::to_owned);
         let folder = scratch.path().join("coordinator");
-        let coordinator =
-            Coordinator::start(&folder, &control_plane, Sessions::Plaintext, &args).await?;
+        let coordinator = Coordinator::start(&folder, &control_plane, Sessions::Tls, &args).await?;
+        let secrets = scratch.folder("secrets")?;
+        secrets::write(&client, &secrets, size.agents).await?;
+        screen.change(&note("each agent has a token".to_owned()));
         let begin = Instant::now();
-        let mut swarm = Swarm::start(size.agents, &coordinator.url())?;
+        let mut swarm = Swarm::start(size.agents, &coordinator.url(), &secrets)?;
         swarm
             .until(
                 "all agents to connect",

@@ -18,6 +18,7 @@ mod readiness;
 mod reconnect;
 mod rest;
 mod scale;
+mod secrets;
 mod statistics;
 mod swarm;
 mod table;

@@ -38,6 +38,7 @@ pub(crate) async fn measure(effort: Effort, screen: &mut Screen) -> Result<Vec<F
         .agent_args(&json_log)
         .agent_args(&["--list-interval", "1s"]);
     let mut cluster = Cluster::builder()
+        .secure()
         .node(installed)
         .node(watchful)
         .start()

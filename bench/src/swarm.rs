@@ -11,13 +11,14 @@ mod tally;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use drop_agent::session::place::{Place, Trust, endpoint};
+use drop_agent::session::place::{Place, endpoint};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 
 use crate::args::SwarmArgs;
+use crate::secrets::trust;
 
 pub(crate) use control::Swarm;
 pub(crate) use tally::Report;
@@ -45,15 +46,15 @@ pub(crate) fn node_name(number: usize) -> String {
 
 /// Runs until standard input ends.
 pub(crate) async fn run(args: &SwarmArgs) -> Result<()> {
+    drop_daemon::install_crypto_provider();
     drop_daemon::limits::raise_open_files();
     let tally = Arc::new(Tally::new(args.agents));
     let (orders, _) = broadcast::channel(16);
     let mut tasks = JoinSet::new();
     for number in 0..args.agents {
-        // The coordinator is on this machine.
         let place = Place {
             endpoint: endpoint(&args.coordinator)?,
-            trust: Trust::Plaintext,
+            trust: trust(&args.secrets, &node_name(number)),
         };
         let agent = Agent::new(number, Arc::clone(&tally), orders.subscribe());
         tasks.spawn(agent.run(place));

@@ -1,5 +1,6 @@
 //! The benchmark's side of the swarm: starts the process and gives it orders.
 
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ pub(crate) struct Swarm {
 
 impl Swarm {
     /// Starts agents that connect to the coordinator at `url`.
-    pub(crate) fn start(agents: usize, url: &str) -> Result<Self> {
+    pub(crate) fn start(agents: usize, url: &str, secrets: &Path) -> Result<Self> {
         let me = std::env::current_exe().context("find the running program")?;
         let mut process = Command::new(me)
             .args([
@@ -29,7 +30,9 @@ impl Swarm {
                 &agents.to_string(),
                 "--coordinator",
                 url,
+                "--secrets",
             ])
+            .arg(secrets)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
