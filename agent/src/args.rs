@@ -10,6 +10,7 @@ use drop_daemon::logging::LogArgs;
 use tonic::transport::Endpoint;
 
 use crate::bake::{Format, Options, Terminal};
+use crate::logins::{self, Providers};
 use crate::runtime::Socket;
 use crate::session::place::{self, Place, Trust};
 
@@ -69,6 +70,36 @@ pub struct RuntimeArgs {
     /// Pulls at the same time. More than 1 competes with the kubelet for the same cores and connections.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub max_parallel_pulls: u32,
+
+    /// The kubelet's CredentialProviderConfig (v1): its plugins are asked for logins after the image's own pull Secrets. They
+    /// run on this node with the agent's rights.
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "image_credential_provider_bin_dir"
+    )]
+    pub image_credential_provider_config: Option<PathBuf>,
+
+    /// Where those plugins' programs are.
+    #[arg(
+        long,
+        value_name = "DIRECTORY",
+        requires = "image_credential_provider_config"
+    )]
+    pub image_credential_provider_bin_dir: Option<PathBuf>,
+}
+
+impl RuntimeArgs {
+    /// The node's credential providers; none unless the flags name them.
+    pub fn providers(&self) -> Result<Providers, logins::Error> {
+        match (
+            &self.image_credential_provider_config,
+            &self.image_credential_provider_bin_dir,
+        ) {
+            (Some(config), Some(folder)) => Providers::read(config, folder),
+            _ => Ok(Providers::default()),
+        }
+    }
 }
 
 /// Flags of `run`.
@@ -224,16 +255,19 @@ enum OutputFormat {
     Json,
 }
 
-impl From<BakeArgs> for Options {
-    fn from(args: BakeArgs) -> Self {
+impl TryFrom<BakeArgs> for Options {
+    type Error = logins::Error;
+
+    fn try_from(args: BakeArgs) -> Result<Self, Self::Error> {
         let no_color = args.no_color.is_some_and(|value| !value.is_empty());
         let terminal = match (args.term.as_str(), no_color) {
             ("dumb", _) => Terminal::Dumb,
             (_, true) => Terminal::Monochrome,
             (_, false) => Terminal::Colour,
         };
-        Self {
+        Ok(Self {
             paths: args.paths,
+            providers: args.runtime.providers()?,
             socket: args.runtime.runtime_endpoint,
             max_parallel_pulls: args.runtime.max_parallel_pulls,
             wait_timeout: args.wait_timeout.get(),
@@ -242,7 +276,7 @@ impl From<BakeArgs> for Options {
                 OutputFormat::Json => Format::Json,
             },
             terminal,
-        }
+        })
     }
 }
 

@@ -42,6 +42,10 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let (end, ended) = watch::channel(false);
     let (events, session_events) = mpsc::channel(EVENTS);
     let config = config(&args);
+    let providers = args
+        .runtime
+        .providers()
+        .context("--image-credential-provider-config")?;
     info!(
         node = config.node,
         version = config.version,
@@ -82,7 +86,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     });
     let owner = Owner {
         node: Node::new(config),
-        work: Work::new(Runtime::new(args.runtime.runtime_endpoint)),
+        work: Work::new(Runtime::new(args.runtime.runtime_endpoint), providers),
         session_events,
         stream: None,
         is_accepted: false,
@@ -219,7 +223,7 @@ impl Owner {
                         self.metrics.observe(&event, |r| self.node.is_desired(r));
                     }
                     Output::Exit => return Flow::Exit,
-                    output => self.work.carry_out(&output),
+                    output => self.work.carry_out(output),
                 }
             }
         }

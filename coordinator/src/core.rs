@@ -12,6 +12,7 @@ use drop_api::CachedImageStatus;
 use drop_proto::{CoordinatorMessage, Hello, agent_message};
 use jiff::Timestamp;
 
+use crate::credentials::{Secret, Secrets};
 use crate::index::{ImageObject, Images, Nodes, Object, SessionId};
 use crate::node_set::{NodeId, NodeSet};
 use crate::pacing::Grant;
@@ -88,6 +89,8 @@ pub enum Input {
     Image(Change<ImageObject>),
     /// A PullPolicy was seen.
     Policy(Change<(String, Limits)>),
+    /// A Secret that [`Output::WantSecrets`] named was read, for the first time or since it changed.
+    Secret(String, Secret),
     /// An agent opened a session.
     Connected(SessionId, Hello),
     /// An agent said something else.
@@ -134,6 +137,8 @@ pub enum Output {
         /// All of it.
         status: Box<CachedImageStatus>,
     },
+    /// Read the Secrets with these names, and again whenever they change; no others.
+    WantSecrets(BTreeSet<String>),
     /// Publish an Event.
     Publish(Event),
     /// Count something that no state keeps.
@@ -201,6 +206,7 @@ pub struct Core {
     pub(crate) order: Order,
     pub(crate) policies: BTreeMap<String, Policy>,
     pub(crate) hosts: BTreeMap<String, Host>,
+    pub(crate) secrets: Secrets,
     pub(crate) grants: BTreeMap<u64, Grant>,
     pub(crate) sessions: BTreeMap<SessionId, NodeId>,
     /// Nodes that can take a grant now.
@@ -264,6 +270,7 @@ impl Core {
             order: Order::new(),
             policies: BTreeMap::from([(BUILT_IN.to_owned(), Policy::default())]),
             hosts: BTreeMap::new(),
+            secrets: Secrets::default(),
             grants: BTreeMap::new(),
             sessions: BTreeMap::new(),
             free: NodeSet::default(),
@@ -306,6 +313,7 @@ impl Core {
             }
         }
         self.ring(now);
+        self.want_secrets();
         if self.unsettled {
             self.unsettled = false;
             self.schedule(now);
@@ -330,6 +338,7 @@ impl Core {
             Input::Node(change) => self.node_changed(now, change),
             Input::Image(change) => self.image_changed(now, change),
             Input::Policy(change) => self.policy_changed(now, change),
+            Input::Secret(name, secret) => self.secret_read(now, &name, secret),
             Input::Connected(session, hello) => self.connected(now, session, hello),
             Input::Said(session, message) => self.said(now, session, message),
             Input::Disconnected(session) => self.disconnected(now, session),

@@ -1,6 +1,6 @@
 //! The one task that owns the state machine: feeds it, and carries out what it answers.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use drop_proto::CoordinatorMessage;
@@ -37,6 +37,8 @@ pub struct Ports {
     pub sessions: mpsc::Receiver<SessionEvent>,
     /// To the task that publishes Events.
     pub events: mpsc::Sender<Event>,
+    /// To the task that reads Secrets: which it should read.
+    pub secrets: watch::Sender<BTreeSet<String>>,
     /// To the metrics page.
     pub report: watch::Sender<Report>,
     /// Turns true when the process is to stop.
@@ -52,6 +54,7 @@ pub async fn run(config: Config, mut ports: Ports) {
         writes: JoinSet::new(),
         client: ports.client,
         events: ports.events,
+        secrets: ports.secrets,
     };
     let mut report = tokio::time::interval(REPORT_INTERVAL);
     report.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -127,6 +130,7 @@ struct Io {
     writes: JoinSet<(String, String, Result<u64, WriteFailed>)>,
     client: Client,
     events: mpsc::Sender<Event>,
+    secrets: watch::Sender<BTreeSet<String>>,
 }
 
 impl Io {
@@ -167,6 +171,9 @@ impl Io {
                     metrics::status_written(result.is_ok());
                     (name, uid, result)
                 });
+            }
+            Output::WantSecrets(names) => {
+                self.secrets.send_replace(names);
             }
             Output::Publish(event) => {
                 if self.events.try_send(event).is_err() {

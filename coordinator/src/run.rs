@@ -1,5 +1,6 @@
 //! Wires the state machine to the world: watches, gRPC server, Events, admin pages, signals.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use crate::args::Args;
 use crate::cached_image::apply;
 use crate::cached_image::events::Event;
 use crate::core::{Config, Input};
+use crate::credentials::read;
 use crate::identity::Standing;
 use crate::identity::review::Reviewer;
 use crate::identity::serving::{Files, Own, Serving};
@@ -71,6 +73,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let (inputs, inbox) = mpsc::channel(INBOX);
     let (session_events, sessions) = mpsc::channel(INBOX);
     let (events, event_queue) = mpsc::channel(EVENTS);
+    let (secrets, wanted_secrets) = watch::channel(BTreeSet::new());
     let (report, reported) = watch::channel(Report::default());
     let readiness = Readiness::default();
     let standing = Arc::new(watch::Sender::new(if args.insecure_plaintext {
@@ -101,6 +104,16 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         );
     }
     watch_all(&mut tasks, &client, &inputs);
+    let reading = read::read(
+        client.clone(),
+        args.pod_namespace.clone(),
+        wanted_secrets,
+        inputs,
+    );
+    tasks.spawn_endless("secrets", async move {
+        reading.await;
+        Ok(())
+    });
     tasks.spawn_endless("events", publish_events(client.clone(), event_queue));
     tasks.spawn_endless(
         "readiness",
@@ -123,6 +136,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         inputs: inbox,
         sessions,
         events,
+        secrets,
         report,
         stop: stopped.clone(),
     };

@@ -28,13 +28,13 @@ pub const DOCKERCFG: &str = "kubernetes.io/dockercfg";
 /// ```compile_fail
 /// println!("{:?}", drop_oci::Keychain::default());
 /// ```
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Keychain {
     /// The most specific place first: reverse order of the text, as the kubelet tries them.
     entries: Vec<Entry>,
 }
 
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 struct Entry {
     pattern: Pattern,
     credential: Credential,

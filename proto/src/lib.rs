@@ -5,6 +5,7 @@
 
 mod class;
 mod codec;
+mod credential;
 
 pub use class::Scope;
 

@@ -24,7 +24,6 @@ pub const AUDIENCE: &str = "drop-coordinator";
 const SYNC: Duration = Duration::from_millis(100);
 
 /// A pod with its volumes. Dropped: nobody keeps the files current any more.
-#[derive(Debug)]
 pub struct AgentPod {
     node: String,
     client: Client,

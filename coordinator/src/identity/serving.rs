@@ -68,10 +68,6 @@ impl Serving {
     fn serve(&self, key: CertifiedKey) {
         self.0.send_replace(Some(Arc::new(key)));
     }
-
-    fn is_ready(&self) -> bool {
-        self.0.borrow().is_some()
-    }
 }
 
 /// Serves certificates of the coordinator's own authorities, for ever.
@@ -93,38 +89,41 @@ impl Own {
     ) -> anyhow::Result<()> {
         let mut published = Vec::new();
         let mut signed_by: Option<Authority> = None;
-        let mut is_failing = false;
+        let mut trouble: Option<String> = None;
         loop {
             match store.agree(Timestamp::now(), self.lifetime).await {
                 Ok(agreed) => {
                     published = agreed;
-                    is_failing = false;
+                    trouble = None;
                 }
                 Err(error) => {
                     let text = error.to_string();
-                    if !is_failing {
+                    // Once per cause: the rest is the same news again.
+                    if trouble.as_ref() != Some(&text) {
                         warn!(
                             class = error.class(),
                             error = text,
                             "certificate authorities are not kept, will retry"
                         );
                     }
-                    is_failing = true;
-                    if !serving.is_ready() {
-                        set(&standing, |s| &mut s.certificate, Err(text));
-                    }
+                    trouble = Some(text);
                 }
             }
             let now = Timestamp::now();
-            if let Some(signer) = rotation::signer(&published, now)
+            let signer = rotation::signer(&published, now);
+            let state = match (signer, &trouble) {
+                (None, Some(trouble)) => Err(trouble.clone()),
+                _ => Ok(()),
+            };
+            if let Some(signer) = signer
                 && signed_by.as_ref() != Some(signer)
             {
                 serving.serve(self.certificate(signer, now)?);
                 info!(name = self.names.first(), expires = %signer.expires, "serves a new certificate");
                 signed_by = Some(signer.clone());
-                set(&standing, |s| &mut s.certificate, Ok(()));
             }
-            let wait = if is_failing {
+            set(&standing, |s| &mut s.certificate, state);
+            let wait = if trouble.is_some() {
                 RETRY
             } else {
                 rotation::next_look(&published, now)

@@ -56,6 +56,9 @@ impl Core {
         if !image.asked.intersects(&self.free) {
             return None;
         }
+        if self.unread_secret(image).is_some() {
+            return None;
+        }
         let object = self.objects.get(name).filter(|object| pulls(object))?;
         if let Some(until) = image.probe.waits_until(now.mono) {
             self.wake(until, Wake::Schedule);
@@ -125,6 +128,10 @@ impl Core {
 
     fn grant(&mut self, now: Now, name: &str, image_id: ImageId, node_id: NodeId) {
         let token = self.next_token;
+        let credentials = self
+            .images
+            .get(image_id)
+            .map_or_else(Vec::new, |image| self.credentials(image, node_id));
         let (Some(object), Some(image), Some(node)) = (
             self.objects.get(name),
             self.images.get_mut(image_id),
@@ -137,6 +144,7 @@ impl Core {
             token,
             reference: image.reference.clone(),
             ttl_ms: u32::try_from(self.config.grant_ttl.as_millis()).unwrap_or(u32::MAX),
+            credentials,
         };
         self.outputs.push(Output::Send(
             session.id,
