@@ -151,7 +151,11 @@ impl World {
                     self.inputs
                         .push_back(Input::Written(name, uid, Ok(self.version)));
                 }
-                Output::Send(..) | Output::Close(..) | Output::Publish(_) | Output::Count(_) => {}
+                Output::Send(..)
+                | Output::Close(..)
+                | Output::Publish(_)
+                | Output::Count(_)
+                | Output::WantSecrets(_) => {}
             }
         }
     }

@@ -170,7 +170,9 @@ impl Agent {
                     }
                     Output::Reconnect { .. } => inputs.push_back(self.hang_up()),
                     Output::List => inputs.push_back(Input::Listed(Ok(self.held.clone()))),
-                    Output::Pull { token, reference } => {
+                    Output::Pull {
+                        token, reference, ..
+                    } => {
                         self.pull(reference);
                         let result = Ok(());
                         inputs.push_back(Input::PullEnded { token, result });
