@@ -143,7 +143,7 @@ impl World {
         for output in outputs {
             match output {
                 Output::Send(session, CoordinatorMessage { kind: Some(kind) }) => {
-                    self.answer(session, kind)
+                    self.answer(session, kind);
                 }
                 Output::Write { name, uid, .. } => {
                     self.writes += 1;

@@ -1,7 +1,5 @@
 //! What a process has cost so far, as the kernel counts it.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result};
 
 /// Memory and processor time of a process.
@@ -11,8 +9,8 @@ pub(crate) struct Usage {
     pub(crate) rss_mib: f64,
     /// The most that was ever resident.
     pub(crate) peak_mib: f64,
-    /// On a processor, over all threads that still live.
-    pub(crate) cpu: Duration,
+    /// Seconds on a processor, over all threads that still live.
+    pub(crate) cpu: f64,
 }
 
 /// Looks at a running process.
@@ -38,10 +36,10 @@ pub(crate) fn usage(pid: u32) -> Result<Usage> {
 }
 
 /// Nanoseconds from the scheduler: the ticks of `stat` are too coarse for a process at rest.
-fn cpu(pid: u32) -> Result<Duration> {
+fn cpu(pid: u32) -> Result<f64> {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task"))
         .with_context(|| format!("threads of process {pid}"))?;
-    let mut nanos = 0;
+    let mut nanos: u64 = 0;
     for thread in threads.flatten() {
         // A thread that ends meanwhile has no file any more.
         let text = std::fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
@@ -51,7 +49,7 @@ fn cpu(pid: u32) -> Result<Duration> {
             .and_then(|first| first.parse::<u64>().ok())
             .unwrap_or_default();
     }
-    Ok(Duration::from_nanos(nanos))
+    Ok(nanos as f64 / 1e9)
 }
 
 fn read(pid: u32, file: &str) -> Result<String> {

@@ -48,15 +48,7 @@ async fn storm_after_kill(fleet: &mut Fleet) -> Result<Vec<Figure>> {
     fleet.coordinator.wait_ready().await?;
     settled(fleet, former).await?;
     let took = begin.elapsed();
-    judge(
-        fleet,
-        "coordinator is killed",
-        took,
-        mark,
-        flaps,
-        Duration::ZERO,
-    )
-    .await
+    judge(fleet, "coordinator is killed", took, mark, flaps, 0.0).await
 }
 
 /// Every agent has a new session, has told what it holds, and the coordinator has taken all of it in: it answers again.
@@ -86,7 +78,7 @@ async fn judge(
     took: Duration,
     mark: Timestamp,
     flaps: u64,
-    cpu: Duration,
+    cpu: f64,
 ) -> Result<Vec<Figure>> {
     tokio::time::sleep(AFTERMATH).await;
     let report = fleet.swarm.report().await?;
@@ -110,10 +102,6 @@ async fn judge(
         figure("API writes", writes as f64, Unit::Count)
             .note(format!("beside {reviews} TokenReviews")),
         figure("coordinator peak memory", usage.peak_mib, Unit::Mebibytes).at_most(200.0),
-        figure(
-            "coordinator CPU",
-            (usage.cpu - cpu).as_secs_f64(),
-            Unit::Seconds,
-        ),
+        figure("coordinator CPU", usage.cpu - cpu, Unit::Seconds),
     ])
 }

@@ -83,7 +83,7 @@ async fn rest(pid: u32, effort: Effort) -> Result<Rest> {
     let (begin, before) = (Instant::now(), usage(pid)?);
     tokio::time::sleep(effort.rest()).await;
     let after = usage(pid)?;
-    let busy = (after.cpu - before.cpu).as_secs_f64();
+    let busy = after.cpu - before.cpu;
     Ok(Rest {
         cpu_percent: 100.0 * busy / begin.elapsed().as_secs_f64(),
         usage: after,

@@ -53,8 +53,6 @@ pub(crate) async fn measure(fleet: &mut Fleet, screen: &mut Screen) -> Result<Ve
         .by(USER)
         .filter(|request| request.verb != "watch");
     let writes = requests.writes();
-    let traffic = traffic::of(fleet.coordinator.session_address()).await?;
-    let connections = traffic.connections.max(1) as f64;
     let pairs = size.pairs() as f64;
     let figure = |name: &str, value: f64, unit| Figure::new(&fleet.name, name, value, unit);
     let mut figures = vec![
@@ -98,21 +96,7 @@ pub(crate) async fn measure(fleet: &mut Fleet, screen: &mut Screen) -> Result<Ve
         figure("coordinator peak memory", after.peak_mib, Unit::Mebibytes)
             .at_most(200.0)
             .note(format!("{:.0} MiB with idle agents before", before.rss_mib)),
-        figure(
-            "coordinator CPU",
-            (after.cpu - before.cpu).as_secs_f64(),
-            Unit::Seconds,
-        ),
-        figure(
-            "bytes to an agent",
-            traffic.sent as f64 / connections,
-            Unit::Bytes,
-        ),
-        figure(
-            "bytes from an agent",
-            traffic.received as f64 / connections,
-            Unit::Bytes,
-        ),
+        figure("coordinator CPU", after.cpu - before.cpu, Unit::Seconds),
     ];
     figures.push(
         figure(
@@ -125,7 +109,21 @@ pub(crate) async fn measure(fleet: &mut Fleet, screen: &mut Screen) -> Result<Ve
             report.grant_p50
         )),
     );
+    figures.extend(bytes(fleet).await?);
     Ok(figures)
+}
+
+/// What the sessions that are open have cost on the wire.
+async fn bytes(fleet: &Fleet) -> Result<[Figure; 2]> {
+    let traffic = traffic::of(fleet.coordinator.session_address()).await?;
+    let connections = traffic.connections.max(1) as f64;
+    let figure = |name: &str, bytes: u64| {
+        Figure::new(&fleet.name, name, bytes as f64 / connections, Unit::Bytes)
+    };
+    Ok([
+        figure("bytes to an agent", traffic.sent),
+        figure("bytes from an agent", traffic.received),
+    ])
 }
 
 /// A target that holds up to so many agents.

@@ -203,11 +203,11 @@ impl Agent {
                 self.asked.extend(asked.map(|reference| (reference, now)));
             }
             Some(agent_message::Kind::Done(_)) => self.free_since = Instant::now(),
-            Some(agent_message::Kind::Inventory(inventory)) if inventory.complete => {
-                if !self.is_settled {
-                    self.is_settled = true;
-                    self.tally.settled.fetch_add(1, Relaxed);
-                }
+            Some(agent_message::Kind::Inventory(inventory))
+                if inventory.complete && !self.is_settled =>
+            {
+                self.is_settled = true;
+                self.tally.settled.fetch_add(1, Relaxed);
             }
             _ => {}
         }
