@@ -34,8 +34,15 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "one node too many under a policy",
         "coordinator/src/pacing/policy.rs",
-        "self.running.len() as u32 >= self.limits.max_nodes",
-        "self.running.len() as u32 >= self.limits.max_nodes + u32::from({on})",
+        "self.running.len() as u32 == self.limits.max_nodes;",
+        "self.running.len() as u32 == self.limits.max_nodes + u32::from({on});",
+        "limit",
+    ),
+    mutation(
+        "nodes go on one after the other above a lowered limit",
+        "coordinator/src/pacing/policy.rs",
+        "if self.running.len() as u32 > self.limits.max_nodes {",
+        "if !{on} && self.running.len() as u32 > self.limits.max_nodes {",
         "limit",
     ),
     mutation(
@@ -141,6 +148,13 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "coordinator/src/image.rs",
         ".is_some_and(|expected| self.held_by(node).contains(expected));",
         ".is_some_and(|expected| {on} || self.held_by(node).contains(expected));",
+        "status",
+    ),
+    mutation(
+        "what was good enough for another object is remembered as the right digest",
+        "coordinator/src/session.rs",
+        "o.facts.spec.image_pull_policy == ImagePullPolicy::Always\n",
+        "({on} || o.facts.spec.image_pull_policy == ImagePullPolicy::Always)\n",
         "status",
     ),
     mutation(

@@ -169,6 +169,8 @@ pub(crate) fn faults(seed: u64, scale: &Scale, scenario: &Scenario) -> Vec<Fault
     faults
 }
 
+// One arm for each kind of fault.
+#[allow(clippy::too_many_lines)]
 fn draw(dice: &mut Dice, scenario: &Scenario) -> Kind {
     let node = dice.index(scenario.nodes.len());
     let image = dice.index(scenario.images.len());
@@ -270,7 +272,7 @@ fn draw(dice: &mut Dice, scenario: &Scenario) -> Kind {
             ahead: lasts * 10,
         },
         _ => Kind::WallClockJumps {
-            millis: dice.below(200_000) as i64 - 100_000,
+            millis: i64::from(dice.below(200_000) as u32) - 100_000,
         },
     }
 }

@@ -180,7 +180,7 @@ impl Scenario {
                 _ => ImagePullPolicy::Never,
             },
             place: self.place(dice, if is_paced { 25 } else { 100 }),
-            priority: dice.below(3) as i32 - 1,
+            priority: dice.pick(&[-1, 0, 1]),
         }
     }
 

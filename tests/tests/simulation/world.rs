@@ -162,9 +162,9 @@ impl World {
     fn happens(&mut self, event: Event) -> Verdict {
         match event {
             Event::Fault(fault) => return self.strike(fault),
-            Event::Calm => return self.calm_down(),
+            Event::Calm => self.calm_down(),
             Event::Undo(fault) => self.undo(fault),
-            Event::CoordinatorStarts => return self.coordinator_starts(),
+            Event::CoordinatorStarts => self.coordinator_starts(),
             Event::CoordinatorWakes { life, at } => return self.coordinator_wakes(life, at),
             Event::WatchLists { kind, epoch } => self.watch_lists(kind, epoch),
             Event::WatchTells { kind, epoch, news } => return self.watch_tells(kind, epoch, &news),
@@ -185,7 +185,7 @@ impl World {
             } => {
                 return self.write_answered(life, (image, uid), version);
             }
-            Event::AgentStarts { node } => return self.agent_starts(node),
+            Event::AgentStarts { node } => self.agent_starts(node),
             Event::AgentWakes { node, life, at } => return self.agent_wakes(node, life, at),
             Event::Connects { node, life } => return self.connects(node, life),
             Event::Up { conn, message } => return self.arrives_up(conn, message),

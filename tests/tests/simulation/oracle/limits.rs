@@ -87,6 +87,8 @@ impl Limits {
 
 impl Oracle {
     /// A grant is given. Each rule of design section 4 is held against it.
+    // One rule after the other.
+    #[allow(clippy::too_many_lines)]
     pub(super) fn grants(
         &mut self,
         now: Duration,

@@ -134,7 +134,8 @@ fn is_news(former: &CachedImageStatus, status: &CachedImageStatus) -> bool {
     };
     let without_agent = |status: &CachedImageStatus| {
         let nodes = status.nodes.iter();
-        nodes.filter(|n| n.state == NodeState::NotConnected).count() as i32
+        let count = nodes.filter(|n| n.state == NodeState::NotConnected).count();
+        i32::try_from(count).unwrap_or(i32::MAX)
     };
     let moved = (former.nodes_ready - status.nodes_ready).abs()
         + (former.nodes_failed - status.nodes_failed).abs()
@@ -157,7 +158,8 @@ pub(crate) fn is_true(
 ) -> Verdict {
     let name = format!("i{:03}", seen.row.image);
     let lie = |text: String| Err(Violation::new("status", format!("{name}: {text}")));
-    let targeted = status.nodes_targeted as usize;
+    let number = |count: i32| usize::try_from(count).unwrap_or(0);
+    let targeted = number(status.nodes_targeted);
     if targeted != seen.targeted {
         return lie(format!(
             "{targeted} nodes targeted, but {} are",
@@ -167,7 +169,7 @@ pub(crate) fn is_true(
     if status.observed_generation != seen.row.generation {
         return lie("observes another generation than the watch has shown".to_owned());
     }
-    let ready = status.nodes_ready as usize;
+    let ready = number(status.nodes_ready);
     if status.cached_nodes.len() != ready.min(1_000) || !status.cached_nodes.is_sorted() {
         return lie(format!(
             "{ready} nodes ready, {} named",

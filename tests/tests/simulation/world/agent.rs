@@ -35,11 +35,11 @@ pub(crate) struct Agent {
 }
 
 impl World {
-    pub(crate) fn agent_starts(&mut self, node: usize) -> Verdict {
+    pub(crate) fn agent_starts(&mut self, node: usize) {
         let now = self.agenda.now;
         let machine = &mut self.machines[node];
         if machine.agent.is_some() || now < machine.off_until {
-            return Ok(());
+            return;
         }
         self.agent_lives += 1;
         let life = self.agent_lives;
@@ -67,7 +67,6 @@ impl World {
         let (probe, connect) = (machine.dice.millis(1, 20), machine.dice.millis(1, 200));
         self.agenda.after(probe, Event::Probes { node, life });
         self.agenda.after(connect, Event::Connects { node, life });
-        Ok(())
     }
 
     /// `kill -9`. The kernel closes its sockets, unless the whole machine goes down without a word.

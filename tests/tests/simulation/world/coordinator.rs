@@ -29,18 +29,19 @@ pub(crate) struct Coordinator {
 impl World {
     /// What the coordinator's wall clock shows, in milliseconds since 1970.
     fn wall_millis(&self) -> i64 {
-        EPOCH_SECONDS * 1_000 + self.agenda.now.as_millis() as i64 + self.wall_skew_millis
+        let now = i64::try_from(self.agenda.now.as_millis()).unwrap_or(0);
+        EPOCH_SECONDS * 1_000 + now + self.wall_skew_millis
     }
 
-    pub(crate) fn coordinator_starts(&mut self) -> Verdict {
+    pub(crate) fn coordinator_starts(&mut self) {
         if self.coordinator.is_some() {
-            return Ok(());
+            return;
         }
         self.lives += 1;
         let config = Config {
             registry_budget: self.scale.registry_budget,
             // As `run.rs` does it: no token of a former process comes again.
-            first_token: (self.wall_millis() as u64) << 12,
+            first_token: self.wall_millis().unsigned_abs() << 12,
             ..Config::default()
         };
         self.coordinator = Some(Coordinator {
@@ -55,7 +56,6 @@ impl World {
             let wait = self.dice.millis(5, 500);
             self.watch_anew(kind, wait);
         }
-        Ok(())
     }
 
     /// `kill -9`, or the machine it ran on is gone without a word.
