@@ -78,7 +78,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "coordinator/src/pacing/outcome.rs",
         ".is_none_or(|grant| grant.expires > now.mono)",
         ".is_none_or(|grant| {on} || grant.expires > now.mono)",
-        "converge",
+        "leak",
     ),
     mutation(
         "a pull that is over still counts under its policy",
@@ -103,10 +103,10 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     ),
     mutation(
         "the back-off of an image is ignored",
-        "coordinator/src/pacing/schedule.rs",
-        "if let Some(until) = image.probe.waits_until(now.mono) {",
-        "if {on} {} else if let Some(until) = image.probe.waits_until(now.mono) {",
-        "converge",
+        "coordinator/src/image/probe.rs",
+        "*self = Self::Waiting { until: now + wait };",
+        "*self = if {on} { Self::Unproven } else { Self::Waiting { until: now + wait } };",
+        "backoff-image",
     ),
     mutation(
         "the pause of a node is ignored",
@@ -134,13 +134,6 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "coordinator/src/pacing/schedule.rs",
         "self.settled = self.settled",
         "self.settled = {on} || self.settled",
-        "start",
-    ),
-    mutation(
-        "a leader that stops grants on",
-        "coordinator/src/core.rs",
-        "Input::Stop => self.stopping = true,",
-        "Input::Stop => { self.stopping = !{on}; self.unsettled |= {on}; }",
         "start",
     ),
     mutation(
@@ -172,11 +165,18 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "report",
     ),
     mutation(
-        "the agent uses every grant, needed or not",
+        "the agent asks for what only has to be present, and is",
+        "agent/src/node/image.rs",
+        "(ImagePullPolicy::IfNotPresent, Presence::Present(_)) => {\n                false",
+        "(ImagePullPolicy::IfNotPresent, Presence::Present(_)) => {\n                {on} && self.want.policy != ImagePullPolicy::Never",
+        "needless",
+    ),
+    mutation(
+        "the agent pulls under a token that it was not given",
         "agent/src/node.rs",
-        "if let Some(reason) = self.refusal(&reference) {",
-        "if let Some(reason) = self.refusal(&reference).filter(|_| !{on}) {",
-        "wanted",
+        "out.push(Output::Pull {\n            token,",
+        "out.push(Output::Pull {\n            token: token + u64::from({on}),",
+        "grant",
     ),
     mutation(
         "the agent ignores a Revoke",

@@ -347,6 +347,16 @@ impl Oracle {
         self.agents.cancelled(token);
     }
 
+    /// No grant outlives the TTL that its agent was silent for. `out` is what the coordinator itself says.
+    pub(crate) fn counts(&self, now: Duration, out: usize) -> Verdict {
+        let countable = self.grants.countable(self.life, now.saturating_sub(TTL));
+        if out <= countable {
+            return Ok(());
+        }
+        let text = format!("{out} grants are out, {countable} can be");
+        Err(Violation::new("leak", text))
+    }
+
     /// Grants that weigh.
     pub(crate) fn weighing(&self) -> usize {
         self.grants.weighing()

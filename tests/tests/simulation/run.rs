@@ -10,6 +10,9 @@ use crate::scenario::{Scale, Scenario};
 use crate::trace::Trace;
 use crate::world::World;
 
+/// Between two looks at the coordinator's own count of grants.
+const LOOK: Duration = Duration::from_secs(10);
+
 /// What came of a run.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outcome {
@@ -60,6 +63,10 @@ pub(crate) fn run(seed: u64, scale: Scale, faults: Vec<Fault>, lines: usize) -> 
 
 fn live(world: &mut World, is_undisturbed: bool) -> Verdict {
     if !is_undisturbed {
+        while world.agenda.now < CALM {
+            world.pass(world.agenda.now + LOOK)?;
+            world.counts_no_dead_grants()?;
+        }
         world.pass(CALM + Duration::from_millis(1))?;
     }
     world.come_to_rest()

@@ -25,6 +25,8 @@ pub(crate) struct Grant {
     pub(crate) is_revoked: bool,
     /// The agent has told its end.
     pub(crate) is_told: bool,
+    /// The coordinator has heard of its end.
+    pub(crate) is_closed: bool,
     /// When its pull was over.
     pub(crate) over_at: Duration,
     /// The digest that a list showed which was asked for after that.
@@ -197,6 +199,13 @@ impl Grants {
             .into_iter()
             .flatten()
             .map(|token| &self.all[token])
+    }
+
+    /// How many the coordinator process may still count: it knows no end of theirs, and heard of them after `since`.
+    pub(crate) fn countable(&self, life: u64, since: Duration) -> usize {
+        let counts =
+            |grant: &&Grant| grant.life == life && !grant.is_closed && grant.heard >= since;
+        self.all.values().filter(counts).count()
     }
 
     /// How many weigh.

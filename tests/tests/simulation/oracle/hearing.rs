@@ -80,6 +80,15 @@ impl Oracle {
         if !self.sessions.is_session(conn, node) {
             return;
         }
+        let ended = match kind {
+            agent_message::Kind::Done(done) => Some(done.token),
+            agent_message::Kind::Failed(failed) => Some(failed.token),
+            agent_message::Kind::Release(release) => Some(release.token),
+            _ => None,
+        };
+        if let Some(grant) = ended.and_then(|token| self.grants.get_mut(token)) {
+            grant.is_closed = true;
+        }
         match kind {
             agent_message::Kind::Hello(_) | agent_message::Kind::Ask(_) => {}
             agent_message::Kind::Inventory(inventory) => self.inventory(node, inventory),

@@ -189,6 +189,7 @@ impl Oracle {
                 state: State::Sent,
                 is_revoked: false,
                 is_told: false,
+                is_closed: false,
                 shown: None,
                 over_at: Duration::ZERO,
             },
