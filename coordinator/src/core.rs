@@ -62,6 +62,9 @@ pub struct Config {
     pub registry_budget: u32,
     /// Most status writes per second, over all objects.
     pub writes_per_second: u32,
+    /// Two losses of an image on a node within this time are a fight with whoever removes it there; for as long it is left alone
+    /// then.
+    pub truce: Duration,
     /// Tokens count up from here; a random start keeps them apart from those of former leaders.
     pub first_token: u64,
 }
@@ -72,6 +75,7 @@ impl Default for Config {
             grant_ttl: Duration::from_secs(60),
             agent_grace: Duration::from_secs(30),
             registry_budget: 100,
+            truce: Duration::from_secs(3600),
             writes_per_second: 40,
             first_token: 1,
         }

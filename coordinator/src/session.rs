@@ -322,12 +322,15 @@ impl Core {
         self.unsettled = true;
     }
 
+    /// Whether a former process counted the node as ready by its digest. For other objects of the same reference any digest
+    /// was good enough, which says nothing about this one.
     fn remembers(&self, image: ImageId, node: &str) -> bool {
         self.images.get(image).is_some_and(|image| {
             image.objects.iter().any(|name| {
-                self.objects
-                    .get(name)
-                    .is_some_and(|o| o.remembered.contains(node))
+                self.objects.get(name).is_some_and(|o| {
+                    o.facts.spec.image_pull_policy == ImagePullPolicy::Always
+                        && o.remembered.contains(node)
+                })
             })
         })
     }

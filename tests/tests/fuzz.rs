@@ -10,12 +10,12 @@ use clap::Parser;
 use drop_agent::args::Cli;
 use drop_agent::classify::classify;
 use drop_agent::node::{self, Listed, Node};
-use drop_agent::redact::{redact, shorten};
 use drop_api::{CachedImageSpec, GoDuration, ImagePullPolicy};
 use drop_coordinator::args::Args;
 use drop_coordinator::core::{Change, Config, Core, Input, Now, Output};
 use drop_coordinator::index::{ImageObject, SessionId};
 use drop_coordinator::plan::NodeFacts;
+use drop_oci::redact::{redact, shorten};
 use drop_proto::{
     AgentMessage, Ask, CoordinatorMessage, Credential, Desired, DesiredImage, Done, Failed, Grant,
     HeldGrant, Hello, Inventory, InventoryImage, Release, Renew, Revoke, RuntimeState, Started,
@@ -174,6 +174,7 @@ fn from_coordinator() -> impl Strategy<Value = coordinator_message::Kind> {
             expected_digest,
             priority,
             check,
+            compressed_bytes: check,
         },
     );
     prop_oneof![
@@ -303,6 +304,8 @@ proptest! {
             list_interval: Duration::from_secs(30),
             pull_deadline: Duration::from_secs(3600),
             shutdown_grace: Duration::from_secs(300),
+            disk: node::DiskLimits::default(),
+            allowed: Vec::new(),
         });
         let mut now = Duration::from_secs(100);
         let up = node::Input::RuntimeUp {

@@ -13,9 +13,6 @@ use crate::core::{Core, Now, Wake};
 use crate::image::{Failure, ImageId};
 use crate::node_set::{NodeId, NodeSet};
 
-/// Two losses within this time are a fight, and so long the image is left alone then.
-const TRUCE: Duration = Duration::from_secs(3600);
-
 /// What stands in the status meanwhile.
 const GARBAGE_COLLECTED: &str = "removed twice within an hour after it was pulled, as the kubelet's image garbage collection does: left alone for an hour; free disk or raise imageGCHighThresholdPercent or imageMaximumGCAge";
 
@@ -33,12 +30,12 @@ impl Losses {
         self.brought.insert(node);
     }
 
-    /// The node does not hold the image any more. True if that is a fight.
-    pub(crate) fn lost(&mut self, now: Duration, node: NodeId) -> bool {
+    /// The node does not hold the image any more. True if that is a fight: the second loss within `truce`.
+    pub(crate) fn lost(&mut self, now: Duration, truce: Duration, node: NodeId) -> bool {
         if !self.brought.remove(node) {
             return false;
         }
-        let again = |at: &Duration| now.saturating_sub(*at) < TRUCE;
+        let again = |at: &Duration| now.saturating_sub(*at) < truce;
         if self.at.remove(&node).as_ref().is_some_and(again) {
             return true;
         }
@@ -55,11 +52,12 @@ impl Losses {
 impl Core {
     /// The node says that it does not hold the image.
     pub(crate) fn image_absent(&mut self, now: Now, id: ImageId, node: NodeId) {
+        let truce = self.config.truce;
         let Some(image) = self.images.get_mut(id) else {
             return;
         };
         image.lacks(node);
-        if !image.losses.lost(now.mono, node) {
+        if !image.losses.lost(now.mono, truce, node) {
             return;
         }
         let failure = Failure {
@@ -67,11 +65,11 @@ impl Core {
             message: GARBAGE_COLLECTED.to_owned(),
             attempts: 2,
             at: now.mono,
-            retry: now.mono + TRUCE,
+            retry: now.mono + truce,
         };
         image.failures.insert(node, failure);
         image.blocked.insert(node);
-        self.wake(now.mono + TRUCE, Wake::Retry(id, node));
+        self.wake(now.mono + truce, Wake::Retry(id, node));
         self.mark_image(now, id);
     }
 }
@@ -81,6 +79,7 @@ mod tests {
     use super::*;
 
     const NODE: NodeId = NodeId(1);
+    const HOUR: Duration = Duration::from_secs(3600);
 
     fn minutes(minutes: u64) -> Duration {
         Duration::from_secs(60 * minutes)
@@ -91,7 +90,7 @@ mod tests {
         let mut losses = Losses::default();
         let mut lost_at = |minute: u64| {
             losses.brought(NODE);
-            losses.lost(minutes(minute), NODE)
+            losses.lost(minutes(minute), HOUR, NODE)
         };
         assert!(!lost_at(0));
         assert!(!lost_at(60), "an hour later it is a first one again");
@@ -104,10 +103,10 @@ mod tests {
     fn what_others_brought_is_not_counted() {
         let mut losses = Losses::default();
         losses.brought(NODE);
-        assert!(!losses.lost(minutes(1), NODE));
+        assert!(!losses.lost(minutes(1), HOUR, NODE));
         for minute in 2..5 {
-            assert!(!losses.lost(minutes(minute), NODE));
-            assert!(!losses.lost(minutes(minute), NodeId(2)));
+            assert!(!losses.lost(minutes(minute), HOUR, NODE));
+            assert!(!losses.lost(minutes(minute), HOUR, NodeId(2)));
         }
     }
 }

@@ -84,7 +84,11 @@ impl Policy {
         if self.limits.max_pulls.is_some_and(|max| self.pulls >= max) {
             return Admission::Full;
         }
-        let all_nodes_taken = self.running.len() as u32 >= self.limits.max_nodes;
+        // The limit was lowered meanwhile: nothing starts, not even where pulls run, until so many nodes have come to their end.
+        if self.running.len() as u32 > self.limits.max_nodes {
+            return Admission::Full;
+        }
+        let all_nodes_taken = self.running.len() as u32 == self.limits.max_nodes;
         let delayed = self
             .last_start
             .map(|(node, at)| (node, at + self.limits.min_delay))
@@ -201,6 +205,17 @@ mod tests {
         assert_eq!(policy.admits(secs(0)), Admission::Running);
         policy.ended(A);
         assert_eq!(policy.admits(secs(0)), Admission::Any);
+    }
+
+    #[test]
+    fn a_lowered_limit_lets_the_nodes_above_it_finish_and_starts_nothing_on_them() {
+        let mut policy = policy(2, None, 0);
+        policy.started(secs(0), A);
+        policy.started(secs(0), B);
+        policy.limits.max_nodes = 1;
+        assert_eq!(policy.admits(secs(1)), Admission::Full);
+        policy.ended(B);
+        assert_eq!(policy.admits(secs(1)), Admission::Only(vec![A], None));
     }
 
     #[test]

@@ -1,0 +1,289 @@
+//! How long whom a failure makes wait, by its class (design section 4), as the coordinator has heard of it. These are lower
+//! bounds: whoever waits longer breaks no promise of this kind.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use drop_proto::FailureClass;
+
+/// A pull that has run so long without an error proves that its image can be had.
+const PROOF: Duration = Duration::from_secs(15);
+/// A success this recent outweighs one node's trouble with a host.
+const FRESH: Duration = Duration::from_secs(60);
+/// So many nodes in a row that are refused a proven image mean that it has gone.
+const STRIKES: u32 = 2;
+
+/// Waits of the policy that a pull counted under.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waits {
+    pub(crate) initial: Duration,
+    pub(crate) max: Duration,
+}
+
+impl Waits {
+    fn delay(self, attempts: u32) -> Duration {
+        let factor = 1u32 << attempts.saturating_sub(1).min(20);
+        self.initial.saturating_mul(factor).min(self.max)
+    }
+
+    /// Jitter shortens by a fifth at most.
+    fn jittered(self, attempts: u32) -> Duration {
+        self.delay(attempts) * 4 / 5
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Wait {
+    attempts: u32,
+    until: Duration,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Host {
+    /// Nobody starts before.
+    until: Duration,
+    is_throttled: bool,
+    strikes: u32,
+    last_success: Option<Duration>,
+    complainer: Option<usize>,
+    /// Since then one pull at a time finds out whether it is well.
+    trial_since: Option<Duration>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Image {
+    host: usize,
+    is_proven: bool,
+    /// While nothing is proven, of the pulls that were granted since then one may be out.
+    unproven_since: Duration,
+    until: Duration,
+    strikes: u32,
+    /// Pulls that run, as far as the coordinator knows, and since when.
+    running: BTreeMap<u64, Duration>,
+    /// By platform.
+    foreign: [Duration; 2],
+    /// By node.
+    pairs: HashMap<usize, Wait>,
+}
+
+/// What one coordinator process has learned.
+#[derive(Debug)]
+pub(crate) struct Backoff {
+    images: Vec<Image>,
+    hosts: Vec<Host>,
+    nodes: HashMap<usize, Wait>,
+}
+
+/// A node and what it has to do with a failure.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pair {
+    pub(crate) reference: usize,
+    pub(crate) host: usize,
+    pub(crate) node: usize,
+    pub(crate) is_amd64: bool,
+}
+
+impl Backoff {
+    /// `references` has the host of each.
+    pub(crate) fn new(hosts: usize, references: &[usize]) -> Self {
+        let image = |host: &usize| Image {
+            host: *host,
+            ..Image::default()
+        };
+        Self {
+            images: references.iter().map(image).collect(),
+            hosts: vec![Host::default(); hosts],
+            nodes: HashMap::new(),
+        }
+    }
+
+    pub(crate) fn started(&mut self, token: u64, reference: usize, since: Duration) {
+        self.images[reference].running.insert(token, since);
+    }
+
+    /// Nothing more will be heard of the pull.
+    fn ended(&mut self, now: Duration, token: Option<u64>, reference: usize) {
+        self.images[reference].is_proven = self.is_proven(now, reference);
+        if let Some(token) = token {
+            self.images[reference].running.remove(&token);
+        }
+    }
+
+    /// The reference's digest is known from former times.
+    pub(crate) fn proven(&mut self, reference: usize) {
+        self.images[reference].is_proven = true;
+    }
+
+    fn is_proven(&self, now: Duration, reference: usize) -> bool {
+        let image = &self.images[reference];
+        image.is_proven || image.running.values().any(|since| *since + PROOF <= now)
+    }
+
+    pub(crate) fn succeeded(&mut self, now: Duration, token: u64, pair: Pair) {
+        self.ended(now, Some(token), pair.reference);
+        let image = &mut self.images[pair.reference];
+        image.is_proven = true;
+        image.strikes = 0;
+        image.until = Duration::ZERO;
+        image.pairs.remove(&pair.node);
+        self.nodes.remove(&pair.node);
+        self.answered(now, pair.host);
+    }
+
+    /// The node holds the image after all.
+    pub(crate) fn held(&mut self, reference: usize, node: usize) {
+        self.images[reference].pairs.remove(&node);
+    }
+
+    fn answered(&mut self, now: Duration, host: usize) {
+        let host = &mut self.hosts[host];
+        host.last_success = Some(now);
+        if host.is_throttled && now < host.until {
+            return;
+        }
+        *host = Host {
+            last_success: Some(now),
+            ..Host::default()
+        };
+    }
+
+    pub(crate) fn failed(
+        &mut self,
+        now: Duration,
+        token: u64,
+        pair: Pair,
+        class: FailureClass,
+        waits: Waits,
+    ) {
+        let was_proven = self.is_proven(now, pair.reference);
+        self.ended(now, Some(token), pair.reference);
+        let image = &mut self.images[pair.reference];
+        let wait = image.pairs.entry(pair.node).or_default();
+        wait.attempts += 1;
+        wait.until = now + waits.jittered(wait.attempts);
+        match class {
+            FailureClass::NoPlatform => {
+                wait.until = now + waits.max;
+                image.foreign[usize::from(pair.is_amd64)] = now + waits.max;
+                self.answered(now, pair.host);
+            }
+            FailureClass::NotFound
+            | FailureClass::InvalidName
+            | FailureClass::Unauthorized
+            | FailureClass::Forbidden => {
+                wait.until = now + waits.max;
+                image.strikes += u32::from(was_proven);
+                if !was_proven || image.strikes >= STRIKES {
+                    image.is_proven = false;
+                    image.running.clear();
+                    image.until = now + waits.max;
+                    image.unproven_since = image.until;
+                }
+                self.answered(now, pair.host);
+            }
+            FailureClass::Throttled => self.host_pauses(now, pair.host, waits, true),
+            FailureClass::ServerError
+            | FailureClass::Connection
+            | FailureClass::Dns
+            | FailureClass::Tls
+            | FailureClass::Timeout => self.host_suspected(now, pair, waits),
+            FailureClass::NoSpace | FailureClass::Runtime => {
+                let wait = self.nodes.entry(pair.node).or_default();
+                wait.attempts += 1;
+                wait.until = now + waits.jittered(wait.attempts);
+            }
+            FailureClass::Unspecified | FailureClass::Canceled | FailureClass::NotListed => {}
+        }
+    }
+
+    fn host_pauses(&mut self, now: Duration, host: usize, waits: Waits, is_throttled: bool) {
+        let host = &mut self.hosts[host];
+        // What ran already when the pause began tells the same again.
+        if now >= host.until {
+            host.strikes += 1;
+            host.until = now + waits.delay(host.strikes);
+            host.is_throttled = is_throttled;
+            host.trial_since = Some(host.until);
+        }
+        host.complainer = None;
+    }
+
+    fn host_suspected(&mut self, now: Duration, pair: Pair, waits: Waits) {
+        let host = &mut self.hosts[pair.host];
+        if host.last_success.is_some_and(|at| now - at < FRESH) {
+            return;
+        }
+        if host.until > Duration::ZERO {
+            return self.host_pauses(now, pair.host, waits, false);
+        }
+        match host.complainer {
+            None => {
+                host.complainer = Some(pair.node);
+                host.trial_since = Some(now);
+            }
+            Some(node) if node == pair.node => {}
+            Some(_) => self.host_pauses(now, pair.host, waits, false),
+        }
+    }
+
+    /// Somebody has edited what the failures were about.
+    pub(crate) fn forget_reference(&mut self, reference: usize) {
+        let image = &mut self.images[reference];
+        image.pairs.clear();
+        image.until = Duration::ZERO;
+        image.foreign = [Duration::ZERO; 2];
+    }
+
+    pub(crate) fn forget_node(&mut self, node: usize) {
+        self.nodes.remove(&node);
+        for image in &mut self.images {
+            image.pairs.remove(&node);
+        }
+    }
+
+    pub(crate) fn forget_host(&mut self, host: usize) {
+        self.hosts[host] = Host::default();
+    }
+
+    /// Who would have to wait, were the pair granted now; and since when a single trial goes first for the image or its host.
+    pub(crate) fn waits(&self, now: Duration, pair: Pair) -> Result<Trials, &'static str> {
+        let image = &self.images[pair.reference];
+        let host = &self.hosts[pair.host];
+        let node = self.nodes.get(&pair.node);
+        if image
+            .pairs
+            .get(&pair.node)
+            .is_some_and(|wait| now < wait.until)
+        {
+            return Err("backoff-pair");
+        }
+        if node.is_some_and(|wait| now < wait.until) {
+            return Err("backoff-node");
+        }
+        if now < host.until {
+            return Err("backoff-host");
+        }
+        if now < image.until || now < image.foreign[usize::from(pair.is_amd64)] {
+            return Err("backoff-image");
+        }
+        Ok(Trials {
+            image: (!self.is_proven(now, pair.reference)).then_some(image.unproven_since),
+            host: host.trial_since.filter(|_| !self.runs_long(now, pair.host)),
+        })
+    }
+
+    /// Some pull has run long enough to show that the host answers.
+    fn runs_long(&self, now: Duration, host: usize) -> bool {
+        self.images
+            .iter()
+            .filter(|image| image.host == host)
+            .any(|image| image.running.values().any(|since| *since + PROOF <= now))
+    }
+}
+
+/// Since when no more than one pull at a time may be out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Trials {
+    pub(crate) image: Option<Duration>,
+    pub(crate) host: Option<Duration>,
+}

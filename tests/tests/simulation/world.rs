@@ -1,0 +1,219 @@
+//! The model world: everything outside of the two state machines, in one process and on one virtual clock.
+//!
+//! It carries out what the machines want with the guarantees that the real I/O gives, and no better ones. It judges nothing:
+//! whatever happens is told to the oracle.
+
+mod agent;
+mod api_server;
+mod coordinator;
+mod fault;
+mod network;
+mod runtime;
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::agenda::{Agenda, Event};
+use crate::dice::Dice;
+use crate::faults::Fault;
+use crate::objects::Catalog;
+use crate::oracle::{Oracle, Verdict, Violation};
+use crate::registry::{Host, Registry, Supply};
+use crate::scenario::{self, Scale, Scenario};
+use crate::trace::Trace;
+
+use api_server::ApiServer;
+pub(crate) use coordinator::Coordinator;
+use network::Conn;
+use runtime::{Machine, Runtime};
+
+/// So many alarms at one moment are no accident: somebody wakes himself without end.
+const MOST_TICKS: u64 = 20_000;
+
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) agenda: Agenda,
+    pub(crate) oracle: Oracle,
+    pub(crate) trace: Trace,
+    pub(crate) catalog: Rc<Catalog>,
+    pub(crate) registry: Registry,
+    pub(crate) api: ApiServer,
+    pub(crate) machines: Vec<Machine>,
+    pub(crate) coordinator: Option<Coordinator>,
+    /// Steps of all state machines together.
+    pub(crate) steps: u64,
+    /// Pulls that runtimes were asked for.
+    pub(crate) pulls: u64,
+    /// Status writes that the coordinator sent.
+    pub(crate) writes: u64,
+    /// How long after the last fault all was as it should be.
+    pub(crate) rested_after: Duration,
+    scenario: Scenario,
+    scale: Scale,
+    faults: Vec<Fault>,
+    /// What the registries serve while nothing is wrong.
+    supplies: Vec<Supply>,
+    dice: Dice,
+    conns: Vec<Conn>,
+    /// Coordinator processes so far.
+    lives: u64,
+    agent_lives: u64,
+    digests: u64,
+    wall_skew_millis: i64,
+    /// Alarms since the clock moved last.
+    ticks: u64,
+}
+
+impl World {
+    /// A world in which these faults will happen.
+    pub(crate) fn new(seed: u64, scale: Scale, faults: Vec<Fault>, trace: Trace) -> Self {
+        let mut scenario = Scenario::new(seed, &scale);
+        let tags = std::mem::take(&mut scenario.tags);
+        let catalog = Rc::new(std::mem::take(&mut scenario.catalog));
+        let mut world = Self {
+            agenda: Agenda::default(),
+            oracle: Oracle::new(scale.registry_budget, scenario.hosts, catalog.clone()),
+            trace,
+            catalog,
+            supplies: tags.iter().map(|tag| tag.supply).collect(),
+            registry: Registry {
+                hosts: vec![Host::default(); scenario.hosts],
+                tags,
+            },
+            api: ApiServer::default(),
+            machines: Vec::new(),
+            coordinator: None,
+            steps: 0,
+            pulls: 0,
+            writes: 0,
+            rested_after: Duration::ZERO,
+            scenario,
+            scale,
+            faults,
+            dice: Dice::new(seed, 3),
+            conns: Vec::new(),
+            lives: 0,
+            agent_lives: 0,
+            digests: 1_000,
+            wall_skew_millis: 0,
+            ticks: 0,
+        };
+        world.populate(seed);
+        world
+    }
+
+    fn populate(&mut self, seed: u64) {
+        for machine in std::mem::take(&mut self.scenario.nodes) {
+            self.add_machine(seed, machine);
+        }
+        for (policy, spec) in self.scenario.policies.clone().into_iter().enumerate() {
+            self.put_policy(policy, spec);
+        }
+        for (image, spec) in self.scenario.images.clone().into_iter().enumerate() {
+            self.put_image(image, spec);
+        }
+        self.agenda.at(Duration::ZERO, Event::CoordinatorStarts);
+        for fault in 0..self.faults.len() {
+            self.agenda.at(self.faults[fault].at, Event::Fault(fault));
+        }
+        self.agenda.at(crate::faults::CALM, Event::Calm);
+    }
+
+    fn add_machine(&mut self, seed: u64, machine: scenario::Machine) {
+        let node = self.machines.len();
+        self.machines.push(Machine {
+            agent: None,
+            runtime: Runtime {
+                is_up: true,
+                held: machine.held.into_iter().collect(),
+                ..Runtime::default()
+            },
+            dice: Dice::new(seed, 1_000 + node as u64),
+            is_amd64: machine.is_amd64,
+            max_parallel: machine.max_parallel,
+            off_until: Duration::ZERO,
+            cut_off_until: Duration::ZERO,
+            slow_line: (Duration::ZERO, Duration::ZERO),
+        });
+        self.oracle.machine(machine.max_parallel, machine.is_amd64);
+        self.put_node(node, machine.spec);
+        let wait = self.machines[node].dice.millis(0, 5_000);
+        self.agenda.after(wait, Event::AgentStarts { node });
+    }
+
+    /// Lets time pass until `end`.
+    pub(crate) fn pass(&mut self, end: Duration) -> Verdict {
+        let mut moment = self.agenda.now;
+        while let Some(event) = self.agenda.next(end) {
+            if moment != self.agenda.now {
+                moment = self.agenda.now;
+                self.ticks = 0;
+            }
+            self.trace.mix(moment, &event);
+            self.happens(event)?;
+            if self.ticks > MOST_TICKS {
+                let text = "a state machine sets alarms for the moment that it is in, without end";
+                return Err(Violation::new("spin", text.to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    fn happens(&mut self, event: Event) -> Verdict {
+        match event {
+            Event::Fault(fault) => return self.strike(fault),
+            Event::Calm => self.calm_down(),
+            Event::Undo(fault) => self.undo(fault),
+            Event::CoordinatorStarts => self.coordinator_starts(),
+            Event::CoordinatorWakes { life, at } => return self.coordinator_wakes(life, at),
+            Event::WatchLists { kind, epoch } => self.watch_lists(kind, epoch),
+            Event::WatchTells { kind, epoch, news } => return self.watch_tells(kind, epoch, &news),
+            Event::WriteArrives {
+                life,
+                image,
+                uid,
+                status,
+                answer,
+            } => {
+                self.write_arrives(life, (image, uid), &status, answer);
+            }
+            Event::WriteAnswered {
+                life,
+                image,
+                uid,
+                version,
+            } => {
+                return self.write_answered(life, (image, uid), version);
+            }
+            Event::AgentStarts { node } => self.agent_starts(node),
+            Event::AgentWakes { node, life, at } => return self.agent_wakes(node, life, at),
+            Event::Connects { node, life } => return self.connects(node, life),
+            Event::Up { conn, message } => return self.arrives_up(conn, message),
+            Event::Down { conn, message } => return self.arrives_down(conn, message),
+            Event::ClosedForAgent { conn } => return self.closed_for_agent(conn),
+            Event::ClosedForCoordinator { conn } => return self.closed_for_coordinator(conn),
+            Event::Probes { node, life } => return self.probes(node, life),
+            Event::RuntimeReturns { node } => self.runtime_returns(node),
+            Event::PullResolves { node, id } => self.pull_resolves(node, id),
+            Event::PullFinishes { node, id } => self.pull_finishes(node, id),
+            Event::PullAnswered {
+                node,
+                life,
+                token,
+                result,
+            } => {
+                return self.pull_answered((node, life), token, result);
+            }
+            Event::ListTaken { node, life, began } => self.list_taken(node, life, began),
+            Event::ListAnswered {
+                node,
+                life,
+                began,
+                listed,
+            } => {
+                return self.list_answered((node, life), began, listed);
+            }
+        }
+        Ok(())
+    }
+}
