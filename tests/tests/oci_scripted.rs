@@ -656,7 +656,7 @@ async fn the_failure_of_one_is_not_that_of_who_waited_for_it() -> Result<()> {
 async fn a_caller_that_gives_up_holds_up_nobody() -> Result<()> {
     let registry = ScriptedRegistry::start(|asked| {
         let manifest = r#"{"schemaVersion":2,"manifests":[]}"#;
-        if asked.method == "GET" && asked.before == 0 {
+        if asked.line() == "GET /v2/app/manifests/v1" && asked.before == 0 {
             return Reply::stalled(manifest);
         }
         Reply::ok(manifest)
