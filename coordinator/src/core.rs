@@ -205,8 +205,7 @@ pub struct Core {
     pub(crate) nodes: Nodes,
     pub(crate) images: Images,
     pub(crate) objects: BTreeMap<String, Object>,
-    /// Objects in the order in which they are pulled: priority, then name.
-    pub(crate) order: BTreeSet<(i32, String)>,
+    pub(crate) order: Order,
     pub(crate) policies: BTreeMap<String, Policy>,
     pub(crate) hosts: BTreeMap<String, Host>,
     pub(crate) secrets: Secrets,
@@ -214,8 +213,10 @@ pub struct Core {
     pub(crate) sessions: BTreeMap<SessionId, NodeId>,
     /// Nodes that can take a grant now.
     pub(crate) free: NodeSet,
-    /// Nodes whose Desired may be stale.
-    pub(crate) stale: BTreeSet<NodeId>,
+    /// Nodes whose agents have said Hello and wait for their first Desired.
+    pub(crate) greeted: BTreeSet<NodeId>,
+    /// What of which node's Desired may be stale.
+    pub(crate) stale: BTreeSet<(NodeId, ImageId)>,
     /// Images that nothing may want any more.
     pub(crate) idle_images: BTreeSet<ImageId>,
     pub(crate) cursor: NodeId,
@@ -237,9 +238,15 @@ pub struct Core {
     pub(crate) retargeted: BTreeSet<(ImageId, NodeId)>,
     /// What agents said before the first lists were there.
     backlog: Vec<Input>,
-    timers: BTreeSet<(Duration, Wake)>,
+    pub(crate) timers: Timers,
     pub(crate) outputs: Vec<Output>,
 }
+
+/// Objects that name an image, with it, in the order in which they are pulled: priority, then name.
+pub(crate) type Order = BTreeMap<(i32, String), ImageId>;
+
+/// What is to be looked at when.
+pub(crate) type Timers = BTreeSet<(Duration, Wake)>;
 
 /// Which watches have delivered their first list.
 #[derive(Clone, Copy, Debug, Default)]
@@ -264,13 +271,14 @@ impl Core {
             nodes: Nodes::default(),
             images: Images::default(),
             objects: BTreeMap::new(),
-            order: BTreeSet::new(),
+            order: Order::new(),
             policies: BTreeMap::from([(BUILT_IN.to_owned(), Policy::default())]),
             hosts: BTreeMap::new(),
             secrets: Secrets::default(),
             grants: BTreeMap::new(),
             sessions: BTreeMap::new(),
             free: NodeSet::default(),
+            greeted: BTreeSet::new(),
             stale: BTreeSet::new(),
             idle_images: BTreeSet::new(),
             cursor: NodeId(0),
@@ -285,20 +293,28 @@ impl Core {
             revokes: Vec::new(),
             retargeted: BTreeSet::new(),
             backlog: Vec::new(),
-            timers: BTreeSet::new(),
+            timers: Timers::new(),
             outputs: Vec::new(),
         }
     }
 
     /// Takes in what happened and says what to do about it.
     pub fn step(&mut self, now: Now, input: Input) -> Vec<Output> {
-        let was_synced = self.synced.all();
-        self.take_in(now, input);
-        self.settle_pairs();
-        if !was_synced && self.synced.all() {
-            for waiting in std::mem::take(&mut self.backlog) {
-                self.take_in(now, waiting);
-                self.settle_pairs();
+        self.step_all(now, [input])
+    }
+
+    /// Takes in several things that happened, one after the other, and says what to do about all of them together: when much
+    /// happens at once, who may pull is thought about once and nodes are told once.
+    pub fn step_all(&mut self, now: Now, inputs: impl IntoIterator<Item = Input>) -> Vec<Output> {
+        for input in inputs {
+            let was_synced = self.synced.all();
+            self.take_in(now, input);
+            self.settle_pairs();
+            if !was_synced && self.synced.all() {
+                for waiting in std::mem::take(&mut self.backlog) {
+                    self.take_in(now, waiting);
+                    self.settle_pairs();
+                }
             }
         }
         self.ring(now);

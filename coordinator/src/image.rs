@@ -9,6 +9,7 @@ mod losses;
 mod probe;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use drop_proto::FailureClass;
@@ -117,6 +118,25 @@ pub struct Image {
     pub size_bytes: Option<u64>,
     /// Bytes of its layers as the registry keeps them; 0 while nobody has asked there. Nodes judge their disks by it.
     pub compressed_bytes: u64,
+    /// What nodes were told of it: few different things, which all sessions share.
+    pub told: Vec<Arc<Told>>,
+}
+
+/// What a node was told about an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// The canonical reference, since the image may be gone from the index when it is to be dropped.
+    pub reference: String,
+    /// As `drop_proto` has it.
+    pub pull_policy: drop_proto::ImagePullPolicy,
+    /// Empty: unknown.
+    pub expected_digest: String,
+    /// Lower is pulled first.
+    pub priority: i32,
+    /// See `DesiredImage.check`.
+    pub check: u64,
+    /// See `DesiredImage.compressed_bytes`.
+    pub compressed_bytes: u64,
 }
 
 impl Image {
@@ -149,6 +169,7 @@ impl Image {
             check: Check::default(),
             size_bytes: None,
             compressed_bytes: 0,
+            told: Vec::new(),
         }
     }
 

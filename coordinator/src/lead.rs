@@ -12,7 +12,7 @@ use kube::{Api, Client};
 use tokio::sync::{mpsc, watch};
 use tracing::info;
 
-use crate::cached_image::apply;
+use crate::cached_image::apply::{self, Published};
 use crate::cached_image::events::Event;
 use crate::clock::Clock;
 use crate::core::{Config, Input};
@@ -30,6 +30,8 @@ use crate::watch::{image_object, node_facts, policy, watch as watch_kind};
 const INBOX: usize = 4096;
 /// Events that wait for the API server.
 const EVENTS: usize = 256;
+/// An Event that was refused is tried again after this.
+const AGAIN: Duration = Duration::from_secs(5);
 /// How long a term's tasks get to end. With the machine's last writes this stays under 20 s.
 pub const STOP_GRACE: Duration = Duration::from_secs(10);
 
@@ -169,8 +171,12 @@ async fn publish_events(
     };
     let recorder = Recorder::new(client.clone(), reporter);
     while let Some(event) = queue.recv().await {
-        if term.is_on() {
-            apply::publish(&client, &recorder, &rights, event).await;
+        // What is refused is said again until it may be said: whatever waits behind it would be refused as well.
+        while term.is_on()
+            && apply::publish(&client, &recorder, &rights, event.clone()).await
+                == Published::Refused
+        {
+            tokio::time::sleep(AGAIN).await;
         }
     }
     // The state machine is gone; its own end says why.

@@ -24,6 +24,8 @@ use crate::session::server::{Outbox, SessionEvent};
 
 /// How often metrics learn what the state machine knows.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// Most inputs that are taken in at once: what they decide is to go out soon.
+const TOGETHER: usize = 64;
 /// Writes under way when the process stops get this long.
 const LAST_WRITES: Duration = Duration::from_secs(5);
 
@@ -90,10 +92,18 @@ pub async fn run(config: Config, clock: Clock, term: Term, mut ports: Ports) {
         let end = term.until();
         let moved = (end != known_end).then_some(Input::LeadsUntil(end));
         known_end = end;
-        for input in moved.into_iter().chain([input]) {
-            for output in core.step(clock.now(), input) {
-                io.carry_out(output);
-            }
+        // What waits behind it is taken along: each decision is then made once for all of it.
+        let waiting = std::iter::from_fn(|| {
+            let news = ports.inputs.try_recv().ok();
+            news.or_else(|| Some(io.welcome(ports.sessions.try_recv().ok()?)))
+        });
+        let inputs = moved
+            .into_iter()
+            .chain([input])
+            .chain(waiting)
+            .take(TOGETHER);
+        for output in core.step_all(clock.now(), inputs) {
+            io.carry_out(output);
         }
     }
     core.step(clock.now(), Input::Stop);

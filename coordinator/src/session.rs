@@ -9,7 +9,7 @@ pub mod limits;
 pub mod refusal;
 pub mod server;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use drop_api::ImagePullPolicy;
 use drop_proto::{
@@ -66,7 +66,7 @@ impl Core {
             id: session,
             instance: hello.instance.clone(),
             revision: 0,
-            sent: std::collections::BTreeMap::new(),
+            told: BTreeMap::new(),
             inventoried: false,
             unclaimed: Vec::new(),
             unknown_grants: Allowance::default(),
@@ -110,7 +110,7 @@ impl Core {
             self.revoke_unwanted(session, id, held);
         }
         self.runtime_changed(now, id, hello.runtime.unwrap_or_default());
-        self.stale.insert(id);
+        self.greeted.insert(id);
         self.mark_node(now, id);
         self.refresh_free(now, id);
     }
@@ -301,9 +301,8 @@ impl Core {
                     image.failures.remove(&id);
                     image.blocked.remove(id);
                 }
-                if image.expected.is_some() && !image.current.contains(id) {
-                    self.stale.insert(id);
-                }
+                // What the node was told before it held the image may not be what it should compare with.
+                self.stale.insert((id, image_id));
             } else {
                 if item.lost {
                     self.outputs.push(Output::Count(Count::ImageLost));
@@ -390,7 +389,7 @@ impl Core {
             image.refusals.insert(id, Refusal { class, message });
             if image.check.checker == Some(id) {
                 image.check.checker = None;
-                self.stale.insert(id);
+                self.stale.insert((id, image_id));
             }
             self.mark_image(now, image_id);
         }

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use drop_oci::reference::Reference;
 
 use super::Config;
-use crate::redact::shorten;
+use drop_oci::redact::shorten;
 
 /// Hosts that a name without a host belongs to.
 const HUB: [&str; 2] = ["docker.io", "index.docker.io"];

@@ -83,8 +83,22 @@ pub(crate) fn resource_version(object: &impl ResourceExt) -> u64 {
         .unwrap_or(0)
 }
 
-/// Publishes one Event. A lost Event is not tried again: the status says the same.
-pub async fn publish(client: &Client, recorder: &Recorder, rights: &Rights, event: Event) {
+/// What became of an Event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Published {
+    /// It was published, or is lost: the status says the same.
+    Done,
+    /// The right to publish it is missing.
+    Refused,
+}
+
+/// Publishes one Event.
+pub async fn publish(
+    client: &Client,
+    recorder: &Recorder,
+    rights: &Rights,
+    event: Event,
+) -> Published {
     let name = event.name.clone();
     let publishing = async {
         if name.len() > LONGEST_RECORDED {
@@ -98,11 +112,16 @@ pub async fn publish(client: &Client, recorder: &Recorder, rights: &Rights, even
         rights.heard("events", published.as_ref().err());
     }
     match published {
-        Ok(Ok(())) => {}
+        Ok(Ok(())) => Published::Done,
+        Ok(Err(kube::Error::Api(status))) if status.is_forbidden() => Published::Refused,
         Ok(Err(error)) => {
             warn!(cachedimage = name, error = %error, "cannot publish event (create events.events.k8s.io)");
+            Published::Done
         }
-        Err(_) => warn!(cachedimage = name, "event timed out"),
+        Err(_) => {
+            warn!(cachedimage = name, "event timed out");
+            Published::Done
+        }
     }
 }
 

@@ -84,10 +84,10 @@ impl Core {
 
     /// The node cannot check now. Its trouble must not leave tags unchecked: other nodes are asked to.
     pub(crate) fn relieve_checker(&mut self, node: NodeId) {
-        for (_, image) in self.images.iter_mut() {
+        for (id, image) in self.images.iter_mut() {
             if image.check.checker == Some(node) {
                 image.check.checker = None;
-                self.stale.insert(node);
+                self.stale.insert((node, id));
                 self.unsettled = true;
             }
         }
@@ -119,6 +119,6 @@ impl Core {
             image.check.number += 1;
             image.check.checker = Some(node);
         }
-        self.stale.insert(node);
+        self.stale.insert((node, id));
     }
 }

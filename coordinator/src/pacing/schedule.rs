@@ -6,7 +6,7 @@
 use drop_api::ImagePullPolicy;
 use drop_proto::{CoordinatorMessage, Revoke, coordinator_message};
 
-use crate::core::{Core, Now, Output, Wake};
+use crate::core::{Core, Now, Order, Output, Wake};
 use crate::image::ImageId;
 use crate::index::Object;
 use crate::node_set::{NodeId, NodeSet};
@@ -19,12 +19,17 @@ impl Core {
             return;
         }
         self.choose_checkers(now);
-        for (_, name) in self.order.clone() {
-            while let Some((image, node)) = self.next_pair(now, &name) {
-                self.grant(now, &name, image, node);
-                if self.free.is_empty() {
-                    return;
-                }
+        let order = std::mem::take(&mut self.order);
+        self.grant_in(now, &order);
+        self.order = order;
+    }
+
+    fn grant_in(&mut self, now: Now, order: &Order) {
+        for ((_, name), image) in order {
+            while !self.free.is_empty()
+                && let Some(node) = self.next_node(now, name, *image)
+            {
+                self.grant(now, name, *image, node);
             }
         }
     }
@@ -46,13 +51,16 @@ impl Core {
     }
 
     /// The first node that may pull the object's image now.
-    fn next_pair(&mut self, now: Now, name: &str) -> Option<(ImageId, NodeId)> {
-        let object = self.objects.get(name).filter(|object| pulls(object))?;
-        let id = object.image.clone().ok()?;
+    fn next_node(&mut self, now: Now, name: &str, id: ImageId) -> Option<NodeId> {
         let image = self.images.get(id)?;
-        if !image.asked.intersects(&self.free) || self.unread_secret(image).is_some() {
+        // For most images on most calls this is all that is looked at.
+        if !image.asked.intersects(&self.free) {
             return None;
         }
+        if self.unread_secret(image).is_some() {
+            return None;
+        }
+        let object = self.objects.get(name).filter(|object| pulls(object))?;
         if let Some(until) = image.probe.waits_until(now.mono) {
             self.wake(until, Wake::Schedule);
             return None;
@@ -78,12 +86,10 @@ impl Core {
             }
             return None;
         }
-        match self
-            .hosts
-            .entry(image.host.clone())
-            .or_default()
-            .admits(now.mono, self.config.registry_budget)
-        {
+        let host = self.hosts.get(&image.host);
+        match host.map_or(host::Admission::Open, |host| {
+            host.admits(now.mono, self.config.registry_budget)
+        }) {
             host::Admission::Open => {}
             host::Admission::Trial(complainer) => {
                 if let Some(node) = complainer
@@ -98,17 +104,19 @@ impl Core {
                 return None;
             }
         }
-        match self.policies.get(&object.policy)?.admits(now.mono) {
+        let policy = self.policies.get(&object.policy)?;
+        match policy.admits(now.mono) {
             policy::Admission::Any => {}
-            policy::Admission::Only(nodes, until) => {
-                candidates.intersect_with(&nodes.into_iter().collect::<NodeSet>());
-                if let Some(until) = until {
-                    self.wake(until, Wake::Schedule);
-                }
+            policy::Admission::Only(node, until) => {
+                candidates.intersect_with(&NodeSet::from_iter([node]));
+                self.wake(until, Wake::Schedule);
+            }
+            policy::Admission::Running => {
+                candidates = policy.nodes().filter(|n| candidates.contains(*n)).collect();
             }
             policy::Admission::Full => return None,
         }
-        Some((id, candidates.next_after(self.cursor)?))
+        candidates.next_after(self.cursor)
     }
 
     fn nodes_of(&self, platform: &str) -> NodeSet {
@@ -192,12 +200,9 @@ impl Core {
     pub(crate) fn policy_of(&self, image: ImageId, node: NodeId) -> String {
         self.order
             .iter()
-            .filter_map(|(_, name)| self.objects.get(name))
-            .find(|object| {
-                pulls(object)
-                    && object.image.as_ref().ok() == Some(&image)
-                    && object.targets.contains(node)
-            })
+            .filter(|(_, wanted)| **wanted == image)
+            .filter_map(|((_, name), _)| self.objects.get(name))
+            .find(|object| pulls(object) && object.targets.contains(node))
             .map_or_else(|| BUILT_IN.to_owned(), |object| object.policy.clone())
     }
 
