@@ -10,12 +10,12 @@ use clap::Parser;
 use drop_agent::args::Cli;
 use drop_agent::classify::classify;
 use drop_agent::node::{self, Listed, Node};
-use drop_agent::redact::{redact, shorten};
 use drop_api::{CachedImageSpec, GoDuration, ImagePullPolicy};
 use drop_coordinator::args::Args;
 use drop_coordinator::core::{Change, Config, Core, Input, Now, Output};
 use drop_coordinator::index::{ImageObject, SessionId};
 use drop_coordinator::plan::NodeFacts;
+use drop_oci::redact::{redact, shorten};
 use drop_proto::{
     AgentMessage, Ask, CoordinatorMessage, Credential, Desired, DesiredImage, Done, Failed, Grant,
     HeldGrant, Hello, Inventory, InventoryImage, Release, Renew, Revoke, RuntimeState, Started,
