@@ -418,7 +418,8 @@ async fn a_registry_that_wants_a_client_certificate_gets_it() -> Result<()> {
         .head(&repository, "v1", &[])
         .await
         .unwrap_err();
-    assert_eq!(error.class(), "tls", "{error}");
+    // The server refuses after its side of the handshake; its alert and the end of the connection race.
+    assert!(matches!(error.class(), "tls" | "connection"), "{error}");
     let with = Options {
         client_certificate: Some(joined(&mine, &my_key)?),
         ..without
