@@ -46,7 +46,7 @@ pub(crate) fn trust(folder: &Path, node: &str) -> Trust {
     Trust::Proven {
         ca_file: ca_file(folder),
         token_file: folder.join(node),
-        name: TLS_NAME.to_owned(),
+        name: Some(TLS_NAME.to_owned()),
     }
 }
 

@@ -11,7 +11,7 @@ mod tally;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use drop_agent::session::place::{Place, endpoint};
+use drop_agent::session::place::Place;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::sync::broadcast;
@@ -53,7 +53,7 @@ pub(crate) async fn run(args: &SwarmArgs) -> Result<()> {
     let mut tasks = JoinSet::new();
     for number in 0..args.agents {
         let place = Place {
-            endpoint: endpoint(&args.coordinator)?,
+            coordinator: args.coordinator.parse()?,
             trust: trust(&args.secrets, &node_name(number)),
         };
         let agent = Agent::new(number, Arc::clone(&tally), orders.subscribe());

@@ -103,7 +103,7 @@ const COORDINATOR: [Case; 33] = [
     ),
 ];
 
-const AGENT: [Case; 26] = [
+const AGENT: [Case; 32] = [
     ("--no-such-flag", "--no-such-flag", "--help"),
     ("--node-name=", "--node-name", "Node object"),
     ("--node-name=Node One", "--node-name", "Node object"),

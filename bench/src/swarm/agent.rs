@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use drop_agent::node::{Config, Input, Listed, Listing, Node, Output};
+use drop_agent::node::{Config, DiskLimits, Input, Listed, Listing, Node, Output};
 use drop_agent::runtime::platform;
 use drop_agent::session::place::Place;
 use drop_agent::session::{self, Stream};
@@ -54,6 +54,8 @@ impl Agent {
             list_interval: Duration::from_secs(30),
             pull_deadline: Duration::from_secs(3600),
             shutdown_grace: Duration::ZERO,
+            disk: DiskLimits::default(),
+            allowed: Vec::new(),
         };
         let begin = Instant::now();
         Self {
