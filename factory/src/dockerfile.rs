@@ -193,12 +193,11 @@ impl Finder {
             self.unresolved(line, written, reason.to_owned());
             return;
         }
-        match written.parse::<Reference>() {
-            Ok(reference) => self.image(reference, written.to_owned()),
-            Err(_) => {
-                let reason = "neither a stage nor an image: a context that the build names";
-                self.unresolved(line, written, reason.to_owned());
-            }
+        if let Ok(reference) = written.parse::<Reference>() {
+            self.image(reference, written.to_owned());
+        } else {
+            let reason = "neither a stage nor an image: a context that the build names";
+            self.unresolved(line, written, reason.to_owned());
         }
     }
 

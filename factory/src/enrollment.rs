@@ -130,6 +130,8 @@ pub struct Images {
     pub broken: BTreeSet<String>,
     /// Whether an entry has no name that can be read. Then any image may be meant, and none is taken for removed.
     pub has_nameless: bool,
+    /// Whether nothing could be read at all.
+    pub is_unreadable: bool,
     /// What is wrong.
     pub problems: Vec<Problem>,
 }
@@ -144,13 +146,13 @@ pub fn parse(file: &str, text: &str) -> Option<Images> {
     let document = match yaml::parse(text) {
         Ok(document) => document?,
         Err(mistake) => {
-            images.has_nameless = true;
+            images.is_unreadable = true;
             images.problems.push(Problem::mistake(file, &mistake));
             return Some(images);
         }
     };
     let Some(items) = document.as_list() else {
-        images.has_nameless = true;
+        images.is_unreadable = true;
         let message = format!(
             "expected a list of images (- name: ...), found {}",
             document.kind()

@@ -124,9 +124,12 @@ pub struct Folder {
 impl Folder {
     /// Opens and locks it. `waits` is called if another run has it, before waiting for its end.
     pub fn open(path: &Path, root: &Path, access: Access, waits: impl Fn()) -> Result<Self, Error> {
-        let opened = Handle::open(path).and_then(|handle| match handle.metadata()?.is_dir() {
-            true => Ok(handle),
-            false => Err(io::ErrorKind::NotADirectory.into()),
+        let opened = Handle::open(path).and_then(|handle| {
+            if handle.metadata()?.is_dir() {
+                Ok(handle)
+            } else {
+                Err(io::ErrorKind::NotADirectory.into())
+            }
         });
         let handle = opened.map_err(|source| Error::Folder {
             path: path.to_owned(),

@@ -125,24 +125,22 @@ fn warehouse(name: &str, layers: &[Layer], is_base: bool) -> Result<Option<Wareh
         None if !is_base => ALL_TAGS.to_owned(),
         None => return Ok(None),
     };
-    let (layer, strategy) = match first(|layer| &layer.strategy) {
-        None => (&layers[0], Strategy::default()),
-        Some((layer, word)) => match Strategy::parse(&word) {
-            Some(strategy) => (layer, strategy),
-            None => {
-                let message = format!(
-                    "imageSelectionStrategy {word:?} of {name} is unknown: use Lexical, SemVer, NewestBuild or Digest"
-                );
-                return Err(Problem::file(&layer.file, message));
-            }
-        },
+    let (file, strategy) = match first(|layer| &layer.strategy) {
+        None => (&layers[0].file, Some(Strategy::default())),
+        Some((layer, word)) => (&layer.file, Strategy::parse(&word)),
+    };
+    let Some(strategy) = strategy else {
+        let message = format!(
+            "imageSelectionStrategy of {name} is unknown: use Lexical, SemVer, NewestBuild or Digest"
+        );
+        return Err(Problem::file(file, message));
     };
     let one_tag = only_tag(&allow_tags);
     if strategy == Strategy::Digest && one_tag.is_none() {
         let message = format!(
             "{name} has the strategy Digest, which watches one tag, and allowTags {allow_tags:?}: write allowTags: ^latest$, or take another strategy"
         );
-        return Err(Problem::file(&layer.file, message));
+        return Err(Problem::file(file, message));
     }
     Ok(Some(Warehouse {
         name: name.to_owned(),

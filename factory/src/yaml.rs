@@ -278,15 +278,15 @@ impl Map {
             return;
         }
         let rank = |key: &str| order.iter().position(|candidate| *candidate == key);
-        let mine = rank(key);
-        let at = self
-            .0
-            .iter()
-            .position(|(k, _)| match (rank(&k.text), mine) {
-                (Some(theirs), Some(mine)) => theirs > mine,
-                _ => false,
-            })
-            .unwrap_or(self.0.len());
+        let at = rank(key).and_then(|mine| {
+            let ranks: Vec<_> = self.0.iter().map(|(k, _)| rank(&k.text)).collect();
+            let next = ranks.iter().position(|theirs| *theirs > Some(mine));
+            let last = ranks
+                .iter()
+                .rposition(|theirs| theirs.is_some_and(|theirs| theirs < mine));
+            next.or(last.map(|last| last + 1))
+        });
+        let at = at.unwrap_or(self.0.len());
         self.push(key, node);
         self.0[at..].rotate_right(1);
     }

@@ -1,4 +1,4 @@
-//! Splits a line into words and replaces variables in a word, as BuildKit does.
+//! Splits a line into words and replaces variables in a word, as `BuildKit` does.
 
 use std::collections::HashMap;
 use std::iter::Peekable;

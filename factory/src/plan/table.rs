@@ -1,5 +1,7 @@
 //! The plan as a table for people.
 
+use std::fmt::Write as _;
+
 use super::{Hold, Plan, Rebuild, Status};
 
 const HEADINGS: [&str; 5] = ["IMAGE", "REBUILD", "FROM", "BECAUSE", "HELD BY"];
@@ -15,13 +17,17 @@ pub fn render(plan: &Plan) -> String {
         out.push('\n');
     }
     let count = |status| plan.rebuilds.iter().filter(|r| r.status == status).count();
-    out.push_str(&format!(
-        "{} due, {} waiting, {} held, {} up to date\n",
+    let (due, waiting, held) = (
         count(Status::Due),
         count(Status::Waiting),
         count(Status::Held),
-        plan.up_to_date.len()
-    ));
+    );
+    let up_to_date = plan.up_to_date.len();
+    // Writing to a string does not fail.
+    let _ = writeln!(
+        out,
+        "{due} due, {waiting} waiting, {held} held, {up_to_date} up to date"
+    );
     out
 }
 

@@ -49,7 +49,7 @@ fn only(
 ) -> Option<(Status, Option<Timestamp>, Vec<String>)> {
     let plan = plan(day(now), std::slice::from_ref(image), bases);
     let [rebuild] = &plan.rebuilds[..] else {
-        assert_eq!(plan.up_to_date, [image.name.clone()]);
+        assert_eq!(plan.up_to_date, std::slice::from_ref(&image.name));
         return None;
     };
     let changed = rebuild.changed.iter().map(|change| change.base.clone());

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use crate::dockerfile::Discovery;
-use crate::enrollment::{Enrollment, Source, Strategy};
+use crate::enrollment::{Enrollment, Source};
 use crate::state::{Record, stamp};
 use crate::yaml::{Map, Node, Value};
 
@@ -32,45 +32,48 @@ pub(super) fn enroll(record: &mut Record, entry: &Enrollment, now: Timestamp) {
     if record.new.text("enrolledAt").is_none() {
         record.set("enrolledAt", stamp(now));
     }
-    let was_external = record.new.text("discoveryStatus") == Some("external");
     let enrollment = enrollment(record.new.map("enrollment"), entry);
-    match &entry.source {
-        Some(_) => {
-            for key in EXTERNAL_KEYS {
-                record.new.remove(key);
-            }
-            if was_external {
-                adopt(record);
-            }
-            record.set("enrollment", enrollment);
-            for key in ["currentVersion", "currentDigest", "lastBuilt"] {
-                record
-                    .new
-                    .set_default(record.kind.keys(), key, Node::null());
-            }
-            if record.new.get("rebuildState").is_none() {
-                let mut state = Map::default();
-                state.push("status", Node::text("monitoring"));
-                state.push("pendingRebuild", Node::boolean(false));
-                record.set("rebuildState", state);
-            }
-        }
-        None => {
-            for key in MANAGED_KEYS {
-                record.new.remove(key);
-            }
-            record.set("discoveryStatus", Node::text("external"));
-            record.set("enrollment", enrollment);
-            record.set("repoURL", Node::text(&entry.image.repository_name()));
-            let allow_tags = entry.allow_tags.as_deref().unwrap_or(ALL_TAGS);
-            record.set("allowTags", Node::text(allow_tags));
-            let strategy = entry.strategy.unwrap_or(Strategy::default());
-            record.set("imageSelectionStrategy", Node::text(strategy.as_str()));
-            record.set("baseImages", Node::texts([]));
-        }
+    if entry.source.is_some() {
+        manage(record, enrollment);
+    } else {
+        track(record, entry, enrollment);
     }
     let keys = record.kind.keys();
     record.new.set_default(keys, "baseImages", Node::texts([]));
+}
+
+/// We build it.
+fn manage(record: &mut Record, enrollment: Map) {
+    for key in EXTERNAL_KEYS {
+        record.new.remove(key);
+    }
+    if record.new.text("discoveryStatus") == Some("external") {
+        adopt(record);
+    }
+    record.set("enrollment", enrollment);
+    let keys = record.kind.keys();
+    for key in ["currentVersion", "currentDigest", "lastBuilt"] {
+        record.new.set_default(keys, key, Node::null());
+    }
+    let mut rebuild = Map::default();
+    rebuild.push("status", Node::text("monitoring"));
+    rebuild.push("pendingRebuild", Node::boolean(false));
+    record.new.set_default(keys, "rebuildState", rebuild);
+}
+
+/// Somebody else builds it.
+fn track(record: &mut Record, entry: &Enrollment, enrollment: Map) {
+    for key in MANAGED_KEYS {
+        record.new.remove(key);
+    }
+    record.set("discoveryStatus", Node::text("external"));
+    record.set("enrollment", enrollment);
+    record.set("repoURL", Node::text(&entry.image.repository_name()));
+    let allow_tags = entry.allow_tags.as_deref().unwrap_or(ALL_TAGS);
+    record.set("allowTags", Node::text(allow_tags));
+    let strategy = entry.strategy.unwrap_or_default();
+    record.set("imageSelectionStrategy", Node::text(strategy.as_str()));
+    record.set("baseImages", Node::texts([]));
 }
 
 /// An external image becomes ours. The digest that is known is somebody else's build: it proves no build of ours.

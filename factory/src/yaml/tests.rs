@@ -1,3 +1,5 @@
+use std::fmt::Write as _;
+
 use super::*;
 
 fn read(text: &str) -> Map {
@@ -169,7 +171,7 @@ fn aliases_of_aliases_cannot_fill_the_memory() {
     let mut text = String::from("l0: &l0 [x, x, x, x, x, x, x, x, x, x]\n");
     for level in 1..12 {
         let items = vec![format!("*l{}", level - 1); 10].join(", ");
-        text.push_str(&format!("l{level}: &l{level} [{items}]\n"));
+        writeln!(text, "l{level}: &l{level} [{items}]").unwrap();
     }
     assert!(parse(&text).unwrap_err().message.contains("too many"));
 }
