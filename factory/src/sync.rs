@@ -176,31 +176,21 @@ fn keep(kept: &mut BTreeMap<String, BTreeSet<String>>, image: &str, map: &crate:
     }
 }
 
-/// Names for all wanted bases. One that has a file, in use or archived, keeps its name.
+/// Names for all wanted bases. One that has a file, in use or archived, keeps its name, and no other image gets it.
 fn base_names(wanted: &BTreeMap<Reference, Wanted>, state: &State) -> BTreeMap<Reference, String> {
     let mut established = BTreeMap::new();
+    let mut taken = BTreeSet::new();
+    // Files in use come first: an archived one of the same name has lost it.
     for files in [&state.bases, &state.archived_bases] {
         for (name, file) in files {
-            if let Some(image) = file.map.as_ref().ok().and_then(state::base_image)
-                && wanted.contains_key(&image)
-            {
-                established.entry(image).or_insert_with(|| name.clone());
+            let Some(image) = file.map.as_ref().ok().and_then(state::base_image) else {
+                continue;
+            };
+            if !established.contains_key(&image) && taken.insert(name.clone()) {
+                established.insert(image, name.clone());
             }
         }
     }
-    // Two files may claim one name only if one of them is archived; the one in use has it.
-    let mut owners: BTreeMap<String, Reference> = BTreeMap::new();
-    for (image, name) in &established {
-        let is_live = state
-            .bases
-            .get(name)
-            .and_then(|file| state::base_image(file.map.as_ref().ok()?));
-        let is_owner = is_live.as_ref() == Some(image);
-        if is_owner || !owners.contains_key(name) {
-            owners.insert(name.clone(), image.clone());
-        }
-    }
-    established.retain(|image, name| owners.get(name) == Some(image));
     let wanted = wanted
         .iter()
         .map(|(image, wanted)| (image.clone(), naming::wanted_name(&wanted.written)))
@@ -228,6 +218,8 @@ fn merge_bases(
             None => None,
         };
         let start = old.clone().or_else(|| archived(state, Kind::Base, name));
+        // What was found out about another image is nothing to go on from.
+        let start = start.filter(|map| state::base_image(map).is_none_or(|other| other == *image));
         let mut record = Record {
             kind: Kind::Base,
             name: name.clone(),
