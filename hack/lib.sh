@@ -5,6 +5,9 @@
 # shellcheck disable=SC2034
 KUBERNETES_VERSION=1.34.4
 
+# shellcheck disable=SC2034
+CARGO_DENY_VERSION=0.20.2
+
 say() { printf '%s: %s\n' "${0##*/}" "$*"; }
 
 die() {
@@ -39,6 +42,17 @@ kubernetes_program() {
     return
   fi
   command -v "$1"
+}
+
+# Prints where cargo-deny is: in the cache, else on the PATH.
+cargo_deny_program() {
+  local cached
+  cached=$(cache_folder)/cargo-deny-$CARGO_DENY_VERSION/cargo-deny
+  if [ -x "$cached" ]; then
+    printf '%s\n' "$cached"
+    return
+  fi
+  command -v cargo-deny
 }
 
 # Says why to the user whom sudo is about to ask for a password.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use drop_api::{DurationError, GoDuration};
 use drop_daemon::bind::BindAddress;
@@ -9,15 +10,17 @@ use drop_daemon::logging::LogArgs;
 use tonic::transport::Endpoint;
 
 use crate::bake::{Format, Options, Terminal};
+use crate::logins::{self, Providers};
 use crate::runtime::Socket;
-use crate::session;
+use crate::session::place::{self, Place, Trust};
 
 const SOCKET: &str = "unix:///run/containerd/containerd.sock";
 
 const EXAMPLES: &str = "\
 Examples:
   # On a node, as the DaemonSet runs it
-  drop-agent run --node-name node-1 --coordinator http://drop-coordinator.drop-system:9443
+  drop-agent run --node-name node-1 --coordinator https://drop-coordinator.drop-system.svc:7070 \
+    --coordinator-ca-file /run/drop/ca/ca.crt --token-file /run/drop/token/token
 
   # Put the images of a file, or of all files of a directory, on this machine
   drop-agent bake images.yaml
@@ -67,6 +70,36 @@ pub struct RuntimeArgs {
     /// Pulls at the same time. More than 1 competes with the kubelet for the same cores and connections.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub max_parallel_pulls: u32,
+
+    /// The kubelet's CredentialProviderConfig (v1): its plugins are asked for logins after the image's own pull Secrets. They
+    /// run on this node with the agent's rights.
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "image_credential_provider_bin_dir"
+    )]
+    pub image_credential_provider_config: Option<PathBuf>,
+
+    /// Where those plugins' programs are.
+    #[arg(
+        long,
+        value_name = "DIRECTORY",
+        requires = "image_credential_provider_config"
+    )]
+    pub image_credential_provider_bin_dir: Option<PathBuf>,
+}
+
+impl RuntimeArgs {
+    /// The node's credential providers; none unless the flags name them.
+    pub fn providers(&self) -> Result<Providers, logins::Error> {
+        match (
+            &self.image_credential_provider_config,
+            &self.image_credential_provider_bin_dir,
+        ) {
+            (Some(config), Some(folder)) => Providers::read(config, folder),
+            _ => Ok(Providers::default()),
+        }
+    }
 }
 
 /// Flags of `run`.
@@ -76,9 +109,25 @@ pub struct RunArgs {
     #[arg(long, env = "NODE_NAME", value_name = "NAME", value_parser = node_name)]
     pub node_name: String,
 
-    /// The coordinator, as http://host:port.
-    #[arg(long, value_name = "URL", value_parser = session::endpoint)]
+    /// The coordinator, as https://host:port.
+    #[arg(long, value_name = "URL", value_parser = place::endpoint)]
     pub coordinator: Endpoint,
+
+    /// Certificates of the authorities that the coordinator's may be of, PEM. Read again at each connect.
+    #[arg(long, value_name = "FILE")]
+    pub coordinator_ca_file: Option<PathBuf>,
+
+    /// The name in the coordinator's certificate. Unset: the URL's host.
+    #[arg(long, value_name = "NAME")]
+    pub coordinator_tls_name: Option<String>,
+
+    /// This agent's ServiceAccount token, bound to its pod, with audience drop-coordinator. Read again at each connect.
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+
+    /// A session without TLS and token. Only with a coordinator on this machine: http://127.0.0.1:port.
+    #[arg(long)]
+    pub insecure_plaintext: bool,
 
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -107,6 +156,41 @@ pub struct RunArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub log: LogArgs,
+}
+
+impl RunArgs {
+    /// The coordinator, if the flags that say how to speak with it fit together.
+    pub fn place(&self) -> anyhow::Result<Place> {
+        let is_plaintext = self.coordinator.uri().scheme_str() == Some("http");
+        let trust = if self.insecure_plaintext {
+            anyhow::ensure!(
+                is_plaintext && place::is_loopback(&self.coordinator),
+                "--insecure-plaintext is for a coordinator on this machine: --coordinator must be http://127.0.0.1:port, not {}",
+                self.coordinator.uri()
+            );
+            Trust::Plaintext
+        } else {
+            anyhow::ensure!(
+                !is_plaintext,
+                "--coordinator {} is plaintext: write https://host:port, or add --insecure-plaintext for a coordinator on loopback",
+                self.coordinator.uri()
+            );
+            let needed = |flag: &str, file: &Option<PathBuf>| {
+                file.clone().with_context(|| {
+                    format!("{flag} is required, unless --insecure-plaintext is given")
+                })
+            };
+            Trust::Proven {
+                ca_file: needed("--coordinator-ca-file", &self.coordinator_ca_file)?,
+                token_file: needed("--token-file", &self.token_file)?,
+                name: self.coordinator_tls_name.clone(),
+            }
+        };
+        Ok(Place {
+            endpoint: self.coordinator.clone(),
+            trust,
+        })
+    }
 }
 
 /// Flags of `bake`.
@@ -171,16 +255,19 @@ enum OutputFormat {
     Json,
 }
 
-impl From<BakeArgs> for Options {
-    fn from(args: BakeArgs) -> Self {
+impl TryFrom<BakeArgs> for Options {
+    type Error = logins::Error;
+
+    fn try_from(args: BakeArgs) -> Result<Self, Self::Error> {
         let no_color = args.no_color.is_some_and(|value| !value.is_empty());
         let terminal = match (args.term.as_str(), no_color) {
             ("dumb", _) => Terminal::Dumb,
             (_, true) => Terminal::Monochrome,
             (_, false) => Terminal::Colour,
         };
-        Self {
+        Ok(Self {
             paths: args.paths,
+            providers: args.runtime.providers()?,
             socket: args.runtime.runtime_endpoint,
             max_parallel_pulls: args.runtime.max_parallel_pulls,
             wait_timeout: args.wait_timeout.get(),
@@ -189,7 +276,7 @@ impl From<BakeArgs> for Options {
                 OutputFormat::Json => Format::Json,
             },
             terminal,
-        }
+        })
     }
 }
 

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::logins::Providers;
 use crate::node::{Config, Input, Node, Output};
 use crate::runtime::{Died, Runtime, Socket, Work};
 use grantor::{Grantor, Wanted, exchange};
@@ -36,6 +37,8 @@ pub struct Options {
     pub paths: Vec<PathBuf>,
     /// Where the runtime listens.
     pub socket: Socket,
+    /// Programs on this machine that hand out logins.
+    pub providers: Providers,
     /// Pulls at the same time.
     pub max_parallel_pulls: u32,
     /// What is not done by then has failed.
@@ -131,12 +134,15 @@ async fn warm<W: Write>(
     let limit = options.wait_timeout;
     let mut node = Node::new(config(options));
     let mut grantor = Grantor::new(wanted, options.max_parallel_pulls);
-    let mut work = Work::new(Runtime::new(options.socket.clone()));
+    let mut work = Work::new(
+        Runtime::new(options.socket.clone()),
+        options.providers.clone(),
+    );
 
     let desired = grantor.desired();
     for input in [Input::Connected, Input::Message(desired)] {
         let outputs = exchange(&mut node, &mut grantor, begin.elapsed(), input);
-        carry_out(&mut work, &outputs);
+        carry_out(&mut work, outputs);
     }
     loop {
         let now = begin.elapsed();
@@ -159,7 +165,7 @@ async fn warm<W: Write>(
             () = tokio::time::sleep_until(wake) => Input::Tick,
         };
         let outputs = exchange(&mut node, &mut grantor, begin.elapsed(), input);
-        carry_out(&mut work, &outputs);
+        carry_out(&mut work, outputs);
     }
 
     let now = begin.elapsed();
@@ -184,7 +190,7 @@ async fn warm<W: Write>(
     })
 }
 
-fn carry_out(work: &mut Work, outputs: &[Output]) {
+fn carry_out(work: &mut Work, outputs: Vec<Output>) {
     for output in outputs {
         work.carry_out(output);
     }

@@ -7,6 +7,7 @@
 pub mod args;
 pub mod bake;
 pub mod classify;
+pub mod logins;
 pub mod metrics;
 pub mod node;
 pub mod redact;

@@ -255,7 +255,10 @@ impl Node {
 
     fn granted(&mut self, now: Duration, grant: Grant, out: &mut Vec<Output>) {
         let Grant {
-            token, reference, ..
+            token,
+            reference,
+            credentials,
+            ..
         } = grant;
         // The coordinator took a held grant over and says so again, or its tokens repeat; either way this one is in use.
         if self.pulls.contains_key(&token) {
@@ -270,6 +273,7 @@ impl Node {
         out.push(Output::Pull {
             token,
             reference: reference.clone(),
+            credentials,
         });
         out.push(send(agent_message::Kind::Started(Started { token })));
         out.push(Output::Observe(Event::PullStarted {

@@ -32,6 +32,8 @@ const IDLE: Duration = Duration::from_secs(60);
 
 /// Serves one node until a signal.
 pub async fn run(args: RunArgs) -> anyhow::Result<()> {
+    let place = args.place()?;
+    drop_daemon::install_crypto_provider();
     let recorder = admin::install_recorder(&[])?;
     let metrics = Metrics::new();
     let readiness = Readiness::default();
@@ -40,6 +42,10 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let (end, ended) = watch::channel(false);
     let (events, session_events) = mpsc::channel(EVENTS);
     let config = config(&args);
+    let providers = args
+        .runtime
+        .providers()
+        .context("--image-credential-provider-config")?;
     info!(
         node = config.node,
         version = config.version,
@@ -75,15 +81,16 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     }
     tasks.spawn_endless("signals", watch_signals(stop));
     tasks.spawn_endless("session", async move {
-        session::run(args.coordinator, events).await;
+        session::run(place, events).await;
         Ok(())
     });
     let owner = Owner {
         node: Node::new(config),
-        work: Work::new(Runtime::new(args.runtime.runtime_endpoint)),
+        work: Work::new(Runtime::new(args.runtime.runtime_endpoint), providers),
         session_events,
         stream: None,
         is_accepted: false,
+        session_problem: "connecting".to_owned(),
         sessions: 0,
         metrics,
         readiness,
@@ -119,6 +126,8 @@ struct Owner {
     stream: Option<Stream>,
     /// The coordinator has answered in this session: it leads, and takes us.
     is_accepted: bool,
+    /// Why there is no session, for people.
+    session_problem: String,
     sessions: u64,
     metrics: Metrics,
     readiness: Readiness,
@@ -176,10 +185,15 @@ impl Owner {
                 }
                 Input::Message(message)
             }
-            session::Event::Closed => {
+            session::Event::Closed(reason) => {
                 self.stream = None;
                 self.is_accepted = false;
+                self.session_problem = reason;
                 Input::Disconnected
+            }
+            session::Event::Unreachable(reason) => {
+                self.session_problem = reason;
+                Input::Tick
             }
         }
     }
@@ -209,7 +223,7 @@ impl Owner {
                         self.metrics.observe(&event, |r| self.node.is_desired(r));
                     }
                     Output::Exit => return Flow::Exit,
-                    output => self.work.carry_out(&output),
+                    output => self.work.carry_out(output),
                 }
             }
         }
@@ -231,7 +245,10 @@ impl Owner {
         self.readiness.set(match runtime_problem {
             _ if is_stopping => Err("the agent stops".to_owned()),
             Some(problem) => Err(format!("the container runtime does not answer: {problem}")),
-            None if !self.is_accepted => Err("no session with the coordinator".to_owned()),
+            None if !self.is_accepted => Err(format!(
+                "no session with the coordinator: {}",
+                self.session_problem
+            )),
             None => Ok(()),
         });
     }
@@ -244,7 +261,7 @@ impl Owner {
         stream.finish();
         let closed = async {
             while let Some(event) = self.session_events.recv().await {
-                if let session::Event::Closed = event {
+                if let session::Event::Closed(_) = event {
                     return;
                 }
             }

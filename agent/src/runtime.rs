@@ -11,14 +11,16 @@ mod work;
 
 use std::time::Duration;
 
-use drop_proto::FailureClass;
+use drop_oci::Credential;
+use drop_proto::{FailureClass, Scope};
 use k8s_cri::v1::image_service_client::ImageServiceClient;
 use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
-use k8s_cri::v1::{ImageSpec, ListImagesRequest, PullImageRequest, VersionRequest};
+use k8s_cri::v1::{AuthConfig, ImageSpec, ListImagesRequest, PullImageRequest, VersionRequest};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 use crate::classify::classify;
+use crate::logins::auth_config;
 use crate::node::{Failure, Listing};
 use crate::redact::{redact, shorten};
 
@@ -96,16 +98,34 @@ impl Runtime {
         Ok(listing::listing(&answer.images))
     }
 
-    /// Pulls an image. No time limit here: a pull takes as long as it takes, and whoever wants it to end drops the future
-    /// (which throws away what was downloaded).
-    pub async fn pull(&self, reference: &str) -> Result<(), Failure> {
+    /// Pulls an image with the first login that the registry does not refuse, and without any last. No time limit here: a
+    /// pull takes as long as it takes, and whoever wants it to end drops the future (which throws away what was downloaded).
+    pub async fn pull(&self, reference: &str, logins: Vec<Credential>) -> Result<(), Failure> {
+        let mut refusal: Option<Failure> = None;
+        for auth in logins.into_iter().filter_map(auth_config) {
+            match self.pull_as(reference, Some(auth)).await {
+                Err(failure) if refuses_login(&failure, refusal.is_some()) => {
+                    refusal.get_or_insert(failure);
+                }
+                result => return result,
+            }
+        }
+        match self.pull_as(reference, None).await {
+            Err(failure) if refuses_login(&failure, refusal.is_some()) => {
+                Err(refusal.unwrap_or(failure))
+            }
+            result => result,
+        }
+    }
+
+    async fn pull_as(&self, reference: &str, auth: Option<AuthConfig>) -> Result<(), Failure> {
         // No sandbox_config: containerd needs none, and on CRI-O a namespace would use up the pod's own credentials.
         let request = PullImageRequest {
             image: Some(ImageSpec {
                 image: reference.to_owned(),
                 ..ImageSpec::default()
             }),
-            auth: None,
+            auth,
             sandbox_config: None,
         };
         match self.images.clone().pull_image(request).await {
@@ -127,6 +147,15 @@ impl Runtime {
             }
             CallError::Status(status) => Error::Refused(shorten(&redact(status.message()), 200)),
         }
+    }
+}
+
+/// Whether another credential may be taken where this one failed. A registry may answer with 404 who must not know of an
+/// image, so that what counts after the first refusal is the refusal.
+fn refuses_login(failure: &Failure, refused_before: bool) -> bool {
+    match failure.class {
+        FailureClass::Unauthorized | FailureClass::Forbidden => true,
+        class => refused_before && class.scope() == Scope::Image,
     }
 }
 

@@ -1,6 +1,9 @@
 //! The session with the coordinator: opened, kept alive, and opened again for ever.
 //!
-//! It moves messages and says when a stream is there and when it is gone. What the messages mean is the machine's business.
+//! It moves messages and says when a stream is there and when it is gone. What the messages mean is the machine's business;
+//! how the two sides know each other is `place`'s.
+
+pub mod place;
 
 use std::time::Duration;
 
@@ -8,17 +11,15 @@ use drop_proto::coordinator_client::CoordinatorClient;
 use drop_proto::{AgentMessage, CoordinatorMessage, MAX_MESSAGE_BYTES};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status};
+use tonic::transport::Channel;
+use tonic::{Code, Request, Status};
 use tracing::{debug, warn};
 
 use crate::redact::{redact, shorten};
+use crate::session::place::{Bearer, Place};
 
 /// Messages that wait to be sent. An agent has little to say; if so many wait, the other side does not read.
 const OUTGOING: usize = 256;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A connection on which nothing comes back for so long after a ping is dead.
-const KEEPALIVE: Duration = Duration::from_secs(10);
 /// The first wait before connecting again; it doubles up to the last.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LAST_WAIT: Duration = Duration::from_secs(10);
@@ -30,8 +31,10 @@ pub enum Event {
     Open(Stream),
     /// The coordinator said something.
     Message(CoordinatorMessage),
-    /// The stream is gone.
-    Closed,
+    /// The stream is gone; why, for people.
+    Closed(String),
+    /// There is no connection; why, for people.
+    Unreachable(String),
 }
 
 /// The way to the coordinator. Dropping it closes the stream at once.
@@ -55,50 +58,27 @@ impl Stream {
     }
 }
 
-/// The URL is no place where a coordinator can be.
-#[derive(Debug, thiserror::Error)]
-#[error("write the coordinator as http://host:port")]
-pub struct BadCoordinator;
-
-/// Where the coordinator is.
-pub fn endpoint(url: &str) -> Result<Endpoint, BadCoordinator> {
-    if !url.starts_with("http://") {
-        return Err(BadCoordinator);
-    }
-    let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| BadCoordinator)?;
-    let uri = endpoint.uri();
-    let host = uri.host().unwrap_or_default();
-    let authority = uri.authority().map_or("", |authority| authority.as_str());
-    // A port beyond 65535 parses as an authority, and a user before the host as well.
-    let is_place = match uri.port_u16() {
-        Some(port) => port > 0 && authority == format!("{host}:{port}"),
-        None => authority == host,
-    };
-    let is_plain = matches!(uri.path(), "" | "/") && uri.query().is_none();
-    if host.is_empty() || !is_place || !is_plain {
-        return Err(BadCoordinator);
-    }
-    Ok(endpoint
-        .connect_timeout(CONNECT_TIMEOUT)
-        .http2_keep_alive_interval(KEEPALIVE)
-        .keep_alive_timeout(KEEPALIVE)
-        .keep_alive_while_idle(true))
-}
-
 /// Keeps a session open for as long as somebody takes its events.
-pub async fn run(endpoint: Endpoint, events: mpsc::Sender<Event>) {
+pub async fn run(place: Place, events: mpsc::Sender<Event>) {
     let mut failures = 0;
+    let mut last_class = "";
     while !events.is_closed() {
-        let was_heard = match endpoint.connect().await {
-            Ok(channel) => converse(channel, &events).await,
+        let was_heard = match place.connect().await {
+            Ok((channel, bearer)) => {
+                last_class = "";
+                converse(channel, bearer, &events).await
+            }
             Err(error) => {
-                let reason = causes(&error);
-                // Once per outage: the rest is the same news again.
-                if failures == 0 {
-                    warn!(coordinator = %endpoint.uri(), reason, "no connection to the coordinator");
+                let (class, reason) = (error.class(), error.to_string());
+                // Once per outage and cause: the rest is the same news again.
+                if class == last_class {
+                    debug!(coordinator = %place.endpoint.uri(), class, reason, "no connection to the coordinator");
                 } else {
-                    debug!(coordinator = %endpoint.uri(), reason, "no connection to the coordinator");
+                    warn!(coordinator = %place.endpoint.uri(), class, reason, "no connection to the coordinator");
                 }
+                last_class = class;
+                // If nobody listens any more, nobody needs to know.
+                let _ = events.send(Event::Unreachable(reason)).await;
                 false
             }
         };
@@ -108,7 +88,7 @@ pub async fn run(endpoint: Endpoint, events: mpsc::Sender<Event>) {
 }
 
 /// One stream from Open to Closed. True if the coordinator accepted it, that is, said something.
-async fn converse(channel: Channel, events: &mpsc::Sender<Event>) -> bool {
+async fn converse(channel: Channel, bearer: Option<Bearer>, events: &mpsc::Sender<Event>) -> bool {
     let (messages, outgoing) = mpsc::channel(OUTGOING);
     let (open, dropped) = oneshot::channel();
     let stream = Stream {
@@ -123,10 +103,11 @@ async fn converse(channel: Channel, events: &mpsc::Sender<Event>) -> bool {
         let mut client = CoordinatorClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        let mut incoming = client
-            .session(ReceiverStream::new(outgoing))
-            .await?
-            .into_inner();
+        let mut request = Request::new(ReceiverStream::new(outgoing));
+        if let Some(bearer) = bearer {
+            request.metadata_mut().insert("authorization", bearer);
+        }
+        let mut incoming = client.session(request).await?.into_inner();
         while let Some(message) = incoming.message().await? {
             was_heard = true;
             if events.send(Event::Message(message)).await.is_err() {
@@ -141,8 +122,7 @@ async fn converse(channel: Channel, events: &mpsc::Sender<Event>) -> bool {
         _ = dropped => "the agent closed the session".to_owned(),
     };
     warn!(reason, "session ended");
-    // If nobody listens any more, nobody needs to know.
-    let _ = events.send(Event::Closed).await;
+    let _ = events.send(Event::Closed(reason)).await;
     was_heard
 }
 
@@ -158,6 +138,12 @@ fn explain(status: &Status) -> String {
             format!(
                 "another agent holds the session of this node (is a second one running?): {message}"
             )
+        }
+        Code::Unauthenticated => {
+            format!("the coordinator does not accept this agent's token (--token-file): {message}")
+        }
+        Code::PermissionDenied => {
+            format!("the coordinator does not let this agent speak for this node: {message}")
         }
         Code::InvalidArgument => format!("the coordinator refuses this agent: {message}"),
         Code::ResourceExhausted => format!("the coordinator's limits are exceeded: {message}"),
@@ -204,32 +190,6 @@ mod tests {
         assert_eq!(backoff(u32::MAX), LAST_WAIT);
         assert_eq!(jittered(LAST_WAIT, 0), Duration::from_secs(1));
         assert_eq!(jittered(LAST_WAIT, u32::MAX), LAST_WAIT);
-    }
-
-    #[test]
-    fn a_coordinator_is_a_host_and_a_port() {
-        for good in [
-            "http://drop-coordinator.drop-system:9443",
-            "http://127.0.0.1:1/",
-            "http://[::1]:65535",
-        ] {
-            assert!(endpoint(good).is_ok(), "{good}");
-        }
-        for bad in [
-            "",
-            "127.0.0.1:9443",
-            "https://c:1",
-            "http://",
-            "http://c/path",
-            "http://c?x",
-            "http://c:99999",
-            "http://c:0",
-            "http://c:",
-            "http://user:secret@c:1",
-            "unix:///x",
-        ] {
-            assert!(endpoint(bad).is_err(), "{bad}");
-        }
     }
 
     #[test]

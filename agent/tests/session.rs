@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::time::Duration;
 
+use drop_agent::session::place::{Place, Trust, endpoint};
 use drop_agent::session::{self, Event, Stream};
 use drop_proto::coordinator_server::{Coordinator, CoordinatorServer};
 use drop_proto::{
@@ -116,8 +117,11 @@ impl Drop for Scene {
 
 fn agent(url: &str) -> (mpsc::Receiver<Event>, JoinHandle<()>) {
     let (sender, events) = mpsc::channel(16);
-    let endpoint = session::endpoint(url).expect("a URL");
-    (events, tokio::spawn(session::run(endpoint, sender)))
+    let place = Place {
+        endpoint: endpoint(url).expect("a URL"),
+        trust: Trust::Plaintext,
+    };
+    (events, tokio::spawn(session::run(place, sender)))
 }
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
@@ -177,7 +181,7 @@ async fn a_session_that_ends_is_opened_again() {
             .await
             .unwrap();
         drop(session);
-        assert!(matches!(scene.event().await, Event::Closed));
+        assert!(matches!(scene.event().await, Event::Closed(_)));
     }
 }
 
@@ -197,7 +201,7 @@ async fn what_was_said_before_the_end_still_arrives() {
     }
     assert_eq!(within(session.incoming.message()).await.unwrap(), None);
     drop(session);
-    assert!(matches!(scene.event().await, Event::Closed));
+    assert!(matches!(scene.event().await, Event::Closed(_)));
 }
 
 #[tokio::test]
@@ -208,7 +212,7 @@ async fn a_stream_that_its_owner_drops_is_closed_though_the_coordinator_keeps_it
     session.outgoing.send(Ok(desired(1))).await.unwrap();
     assert!(matches!(scene.event().await, Event::Message(_)));
     drop(stream);
-    assert!(matches!(scene.event().await, Event::Closed));
+    assert!(matches!(scene.event().await, Event::Closed(_)));
     // Not a clean end: the connection is gone.
     assert!(!matches!(
         within(session.incoming.message()).await,
@@ -222,7 +226,7 @@ async fn an_agent_that_is_refused_tries_again() {
     let mut scene = Scene::new(Some(Status::already_exists("node n1"))).await;
     for _ in 0..3 {
         let _stream = scene.opened().await;
-        assert!(matches!(scene.event().await, Event::Closed));
+        assert!(matches!(scene.event().await, Event::Closed(_)));
     }
 }
 

@@ -8,7 +8,6 @@
 mod cached_image;
 pub mod conditions;
 mod crds;
-mod duration;
 #[allow(clippy::doc_markdown, unreachable_pub)]
 mod pull_policy;
 #[allow(clippy::doc_markdown)]
@@ -20,7 +19,7 @@ pub use cached_image::{
     Phase,
 };
 pub use crds::{CrdFile, crds, render};
-pub use duration::{DurationError, GoDuration};
+pub use drop_duration::{DurationError, GoDuration};
 pub use pull_policy::{BackoffConfig, PullPolicy, PullPolicySpec};
 pub use references::PolicyReference;
 

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use drop_duration::GoDuration;
 use k8s_openapi::api::core::v1::Toleration;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use crate::duration::GoDuration;
 use crate::rules;
 
 /// The pace of the images that reference this policy. Nothing is required.

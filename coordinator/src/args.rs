@@ -8,13 +8,19 @@ use drop_api::GoDuration;
 use drop_daemon::bind::BindAddress;
 use drop_daemon::logging::LogArgs;
 
+/// Six looks at the authorities, each a second apart.
+const LEAST_LIFETIME: Duration = Duration::from_secs(6);
+
 const EXAMPLES: &str = "\
 Examples:
   In a cluster, with the ServiceAccount's rights:
     drop-coordinator --session-bind-address=:7070
 
+  With a certificate of cert-manager:
+    drop-coordinator --tls-cert-file /certs/tls.crt --tls-key-file /certs/tls.key
+
   From a workstation, against the cluster of a kubeconfig, for agents on this machine:
-    drop-coordinator --kubeconfig ~/.kube/config --session-bind-address 127.0.0.1:7070";
+    drop-coordinator --kubeconfig ~/.kube/config --session-bind-address 127.0.0.1:7070 --insecure-plaintext";
 
 /// Computes which images each node should hold, hands out the permissions to pull them, and writes CachedImage status.
 #[derive(Clone, Debug, Parser)]
@@ -23,7 +29,7 @@ pub struct Args {
     /// Kubeconfig file. Unset: $KUBECONFIG, ~/.kube/config, or the pod's `ServiceAccount`.
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
-    /// Where agents connect (gRPC, plaintext: let only agents reach it).
+    /// Where agents connect (gRPC).
     #[arg(long, value_name = "ADDRESS", default_value = ":7070")]
     pub session_bind_address: BindAddress,
     /// Where /metrics is served; 0 disables it.
@@ -32,9 +38,33 @@ pub struct Args {
     /// Where /healthz and /readyz are served; 0 disables them.
     #[arg(long, value_name = "ADDRESS", default_value = ":8081")]
     pub health_probe_bind_address: BindAddress,
-    /// Namespace of the Secrets that `CachedImage`s name. No Secret is read yet.
-    #[arg(long, value_name = "NAMESPACE", default_value = "drop-system")]
+    /// Namespace of the release: of the agents, the coordinator's certificates, and the Secrets that `CachedImage`s name (none
+    /// of these is read yet).
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE", default_value = "drop-system", value_parser = dns_label)]
     pub pod_namespace: String,
+    /// Sessions without TLS and tokens: whoever connects is believed. Only on a loopback address.
+    #[arg(long, conflicts_with_all = ["tls_cert_file", "tls_key_file"])]
+    pub insecure_plaintext: bool,
+    /// Certificate of the sessions, PEM with its chain; read again when it changes. Unset: the coordinator has its own
+    /// authority, whose certificate it publishes in `ConfigMap` drop-coordinator-ca.
+    #[arg(long, value_name = "FILE", requires = "tls_key_file")]
+    pub tls_cert_file: Option<PathBuf>,
+    /// Its private key, PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert_file")]
+    pub tls_key_file: Option<PathBuf>,
+    /// How long an authority of the coordinator's own lives; it is replaced after two thirds of it.
+    #[arg(long, value_name = "DURATION", default_value = "2160h")]
+    pub tls_lifetime: GoDuration,
+    /// Service of the sessions: its DNS names stand in the certificate.
+    #[arg(long, value_name = "NAME", default_value = "drop-coordinator", value_parser = dns_label)]
+    pub session_service: String,
+    /// `ServiceAccount` of the agents, as system:serviceaccount:NAMESPACE:NAME. Unset: drop-agent in the release's namespace.
+    #[arg(long, value_name = "USER", value_parser = service_account)]
+    pub agent_service_account: Option<String>,
+    /// How often the token of an open session is reviewed again. One that has expired, or whose pod is gone, ends the session,
+    /// and the agent comes back with its newest one.
+    #[arg(long, value_name = "DURATION", default_value = "30m")]
+    pub token_recheck: GoDuration,
     /// How long a pull counts as running after its agent was heard last.
     #[arg(long, value_name = "DURATION", default_value = "60s")]
     pub grant_ttl: GoDuration,
@@ -61,6 +91,67 @@ impl Args {
             self.session_bind_address.address().is_some(),
             "--session-bind-address cannot be disabled: agents connect there"
         );
+        anyhow::ensure!(
+            !self.insecure_plaintext
+                || self
+                    .session_bind_address
+                    .address()
+                    .is_some_and(|address| address.ip().is_loopback()),
+            "--insecure-plaintext believes whoever connects: it works on a loopback --session-bind-address only (127.0.0.1:PORT), \
+             not on {}",
+            self.session_bind_address
+        );
+        anyhow::ensure!(
+            self.tls_lifetime.get() >= LEAST_LIFETIME,
+            "--tls-lifetime must be at least 6s: agents need time to follow"
+        );
+        anyhow::ensure!(
+            self.token_recheck.get() >= least,
+            "--token-recheck must be at least 1s"
+        );
         Ok(())
+    }
+
+    /// The user that agents' tokens have to be of.
+    #[must_use]
+    pub fn agents(&self) -> String {
+        self.agent_service_account
+            .clone()
+            .unwrap_or_else(|| format!("system:serviceaccount:{}:drop-agent", self.pod_namespace))
+    }
+
+    /// The DNS names of the sessions' Service, first the one that agents use.
+    #[must_use]
+    pub fn session_names(&self) -> Vec<String> {
+        let (service, namespace) = (&self.session_service, &self.pod_namespace);
+        vec![
+            format!("{service}.{namespace}.svc"),
+            format!("{service}.{namespace}.svc.cluster.local"),
+            format!("{service}.{namespace}"),
+            service.clone(),
+        ]
+    }
+}
+
+/// What namespaces and Services may be called.
+fn dns_label(text: &str) -> Result<String, &'static str> {
+    let is_allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let is_inner = |c: char| c == '-';
+    let fits = (1..=63).contains(&text.len()) && text.chars().all(is_allowed);
+    if !fits || text.starts_with(is_inner) || text.ends_with(is_inner) {
+        return Err("must be a name of lower-case letters, digits and inner dashes, at most 63");
+    }
+    Ok(text.to_owned())
+}
+
+fn service_account(text: &str) -> Result<String, &'static str> {
+    let parts: Vec<&str> = text.split(':').collect();
+    match parts[..] {
+        ["system", "serviceaccount", namespace, name]
+            if !namespace.is_empty() && !name.is_empty() =>
+        {
+            Ok(text.to_owned())
+        }
+        _ => Err("must be system:serviceaccount:NAMESPACE:NAME"),
     }
 }

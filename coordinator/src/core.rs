@@ -12,6 +12,7 @@ use drop_api::CachedImageStatus;
 use drop_proto::{CoordinatorMessage, Hello, agent_message};
 use jiff::Timestamp;
 
+use crate::credentials::{Secret, Secrets};
 use crate::index::{ImageObject, Images, Nodes, Object, SessionId};
 use crate::node_set::{NodeId, NodeSet};
 use crate::pacing::Grant;
@@ -88,6 +89,8 @@ pub enum Input {
     Image(Change<ImageObject>),
     /// A PullPolicy was seen.
     Policy(Change<(String, Limits)>),
+    /// A Secret that [`Output::WantSecrets`] named was read, for the first time or since it changed.
+    Secret(String, Secret),
     /// An agent opened a session.
     Connected(SessionId, Hello),
     /// An agent said something else.
@@ -134,6 +137,8 @@ pub enum Output {
         /// All of it.
         status: Box<CachedImageStatus>,
     },
+    /// Read the Secrets with these names, and again whenever they change; no others.
+    WantSecrets(BTreeSet<String>),
     /// Publish an Event.
     Publish(Event),
     /// Count something that no state keeps.
@@ -141,14 +146,20 @@ pub enum Output {
 }
 
 /// Why the coordinator ends a session.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Close {
     /// The same agent process has opened a newer one.
+    #[error("the same agent has opened a newer session")]
     Replaced,
     /// Another agent process holds the session of this node.
+    #[error("{0}")]
     NodeTaken(String),
-    /// The first message was not what it must be.
+    /// A message was not what it must be.
+    #[error("{0}")]
     Invalid(String),
+    /// The agent speaks of grants that it was never given.
+    #[error("too many messages about grants that are not this node's")]
+    UnknownGrants,
 }
 
 /// What only metrics remember.
@@ -196,6 +207,7 @@ pub struct Core {
     pub(crate) order: BTreeSet<(i32, String)>,
     pub(crate) policies: BTreeMap<String, Policy>,
     pub(crate) hosts: BTreeMap<String, Host>,
+    pub(crate) secrets: Secrets,
     pub(crate) grants: BTreeMap<u64, Grant>,
     pub(crate) sessions: BTreeMap<SessionId, NodeId>,
     /// Nodes that can take a grant now.
@@ -251,6 +263,7 @@ impl Core {
             order: BTreeSet::new(),
             policies: BTreeMap::from([(BUILT_IN.to_owned(), Policy::default())]),
             hosts: BTreeMap::new(),
+            secrets: Secrets::default(),
             grants: BTreeMap::new(),
             sessions: BTreeMap::new(),
             free: NodeSet::default(),
@@ -284,6 +297,7 @@ impl Core {
             }
         }
         self.ring(now);
+        self.want_secrets();
         if self.unsettled {
             self.unsettled = false;
             self.schedule(now);
@@ -308,6 +322,7 @@ impl Core {
             Input::Node(change) => self.node_changed(now, change),
             Input::Image(change) => self.image_changed(now, change),
             Input::Policy(change) => self.policy_changed(now, change),
+            Input::Secret(name, secret) => self.secret_read(now, &name, secret),
             Input::Connected(session, hello) => self.connected(now, session, hello),
             Input::Said(session, message) => self.said(now, session, message),
             Input::Disconnected(session) => self.disconnected(now, session),

@@ -14,6 +14,7 @@ use crate::cached_image::writer::Record;
 use crate::image::{Image, ImageId};
 use crate::node_set::{NodeId, NodeSet};
 use crate::plan::NodeFacts;
+use crate::session::limits::Allowance;
 
 /// A CachedImage as the API server has it.
 #[derive(Clone, Debug)]
@@ -74,6 +75,8 @@ pub struct Session {
     pub inventoried: bool,
     /// Grants of the node that its Hello did not name: their ends are yet to be told.
     pub unclaimed: Vec<u64>,
+    /// Grants that it spoke of and that are not the node's.
+    pub unknown_grants: Allowance,
 }
 
 /// Names one session for as long as the process lives.

@@ -6,6 +6,8 @@
 pub mod args;
 pub mod cached_image;
 pub mod core;
+pub mod credentials;
+pub mod identity;
 pub mod image;
 pub mod index;
 pub mod machine;

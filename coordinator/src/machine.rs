@@ -1,6 +1,6 @@
 //! The one task that owns the state machine: feeds it, and carries out what it answers.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use drop_proto::CoordinatorMessage;
@@ -13,10 +13,11 @@ use tracing::{info, warn};
 
 use crate::cached_image::apply::write_status;
 use crate::cached_image::events::Event;
-use crate::core::{Close, Config, Core, Input, Now, Output, WriteFailed};
+use crate::core::{Config, Core, Input, Now, Output, WriteFailed};
 use crate::index::SessionId;
 use crate::metrics;
 use crate::report::Report;
+use crate::session::refusal::Refusal;
 use crate::session::server::{Outbox, SessionEvent};
 
 /// How often metrics learn what the state machine knows.
@@ -34,6 +35,8 @@ pub struct Ports {
     pub sessions: mpsc::Receiver<SessionEvent>,
     /// To the task that publishes Events.
     pub events: mpsc::Sender<Event>,
+    /// To the task that reads Secrets: which it should read.
+    pub secrets: watch::Sender<BTreeSet<String>>,
     /// To the metrics page.
     pub report: watch::Sender<Report>,
     /// Turns true when the process is to stop.
@@ -49,6 +52,7 @@ pub async fn run(config: Config, mut ports: Ports) {
         writes: JoinSet::new(),
         client: ports.client,
         events: ports.events,
+        secrets: ports.secrets,
     };
     let mut report = tokio::time::interval(REPORT_INTERVAL);
     report.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -118,6 +122,7 @@ struct Io {
     writes: JoinSet<(String, String, Result<u64, WriteFailed>)>,
     client: Client,
     events: mpsc::Sender<Event>,
+    secrets: watch::Sender<BTreeSet<String>>,
 }
 
 impl Io {
@@ -140,7 +145,15 @@ impl Io {
             Output::Send(session, message) => self.send(session, message),
             Output::Close(session, close) => {
                 if let Some(outbox) = self.outboxes.remove(&session) {
-                    outbox.refuse(refusal(close));
+                    let refusal = Refusal::from(close);
+                    info!(
+                        session = session.0,
+                        class = refusal.class(),
+                        reason = refusal.to_string(),
+                        "session ended"
+                    );
+                    metrics::session_refused(refusal.class());
+                    outbox.refuse(Status::from(&refusal));
                 }
             }
             Output::Write { name, uid, status } => {
@@ -150,6 +163,9 @@ impl Io {
                     metrics::status_written(result.is_ok());
                     (name, uid, result)
                 });
+            }
+            Output::WantSecrets(names) => {
+                self.secrets.send_replace(names);
             }
             Output::Publish(event) => {
                 if self.events.try_send(event).is_err() {
@@ -172,13 +188,5 @@ impl Io {
             // Dropping the outbox ends the stream; the server then tells of the end like of any other.
             self.outboxes.remove(&session);
         }
-    }
-}
-
-fn refusal(close: Close) -> Status {
-    match close {
-        Close::Replaced => Status::aborted("the same agent has opened a newer session"),
-        Close::NodeTaken(why) => Status::already_exists(why),
-        Close::Invalid(why) => Status::invalid_argument(why),
     }
 }

@@ -5,12 +5,14 @@ use metrics::{counter, describe_counter, gauge};
 
 use crate::core::Count;
 use crate::report::Report;
+use crate::session::refusal::Refusal;
 
 const RECONCILE: &str = "drop_reconcile_total";
 const STATUS_WRITES: &str = "drop_status_writes_total";
 const IMAGES_LOST: &str = "drop_images_lost_total";
 const RECONNECTS: &str = "drop_session_reconnects_total";
 const GRANTS_EXPIRED: &str = "drop_grants_expired_total";
+const SESSIONS_REFUSED: &str = "drop_sessions_refused_total";
 const BUILD_INFO: &str = "drop_build_info";
 
 const NODES_TARGETED: &str = "drop_nodes_targeted";
@@ -38,6 +40,13 @@ pub fn describe() {
         GRANTS_EXPIRED,
         "Grants that ended because their agent fell silent."
     );
+    describe_counter!(
+        SESSIONS_REFUSED,
+        "Sessions that the coordinator did not take, or ended, by reason."
+    );
+    for reason in Refusal::CLASSES {
+        counter!(SESSIONS_REFUSED, "reason" => reason).increment(0);
+    }
     metrics::describe_gauge!(BUILD_INFO, "Always 1; the version is in the label.");
     for result in ["success", "error"] {
         counter!(RECONCILE, "controller" => "cachedimage", "result" => result).increment(0);
@@ -56,6 +65,11 @@ pub fn status_written(success: bool) {
     if !success {
         counter!(RECONCILE, "controller" => "cachedimage", "result" => result).increment(1);
     }
+}
+
+/// A session was not taken, or was ended, for a reason of `Refusal::class`.
+pub fn session_refused(reason: &'static str) {
+    counter!(SESSIONS_REFUSED, "reason" => reason).increment(1);
 }
 
 /// Counts what the state machine does not remember.

@@ -1,9 +1,15 @@
 //! Agents: who is connected, what they said, and what they should know.
 //!
-//! This file and `desired` decide and belong to the state machine; `server` speaks gRPC and decides nothing.
+//! This file and `desired` decide and belong to the state machine; `limits` decides how much an agent may say; `door` and
+//! `server` speak TLS and gRPC.
 
 pub mod desired;
+pub mod door;
+pub mod limits;
+pub mod refusal;
 pub mod server;
+
+use std::collections::HashSet;
 
 use drop_api::ImagePullPolicy;
 use drop_proto::{
@@ -15,6 +21,7 @@ use crate::core::{Close, Core, Count, Now, Output, Wake};
 use crate::index::{Node, Runtime, Session, SessionId};
 use crate::node_set::NodeId;
 use crate::pacing::{Grant, PROOF_BY_RUNNING};
+use crate::session::limits::{Allowance, UNKNOWN_GRANTS};
 
 impl Core {
     pub(crate) fn connected(&mut self, now: Now, session: SessionId, hello: Hello) {
@@ -58,6 +65,7 @@ impl Core {
             sent: std::collections::BTreeMap::new(),
             inventoried: false,
             unclaimed: Vec::new(),
+            unknown_grants: Allowance::default(),
         });
         node.lost_at = None;
         node.max_parallel = hello.max_parallel_pulls.clamp(1, 64);
@@ -172,6 +180,11 @@ impl Core {
         let Some(id) = self.sessions.get(&session).copied() else {
             return;
         };
+        if !self.knows_grants(now, id, &message) {
+            self.outputs
+                .push(Output::Close(session, Close::UnknownGrants));
+            return;
+        }
         match message {
             agent_message::Kind::Hello(_) => {
                 let why = "a second Hello in one session".to_owned();
@@ -189,6 +202,33 @@ impl Core {
         }
     }
 
+    /// Whether the message speaks of grants that the node has, but for a few: a report may cross with the end of its grant.
+    fn knows_grants(&mut self, now: Now, id: NodeId, message: &agent_message::Kind) -> bool {
+        let tokens = match message {
+            agent_message::Kind::Started(started) => &[started.token][..],
+            agent_message::Kind::Renew(renew) => &renew.tokens,
+            agent_message::Kind::Done(done) => &[done.token],
+            agent_message::Kind::Failed(failed) => &[failed.token],
+            agent_message::Kind::Release(release) => &[release.token],
+            _ => &[],
+        };
+        let unknown = tokens.iter().filter(|token| !self.has_grant(id, **token));
+        let unknown = unknown.count();
+        let session = self.nodes.get_mut(id).and_then(|n| n.session.as_mut());
+        session.is_none_or(|session| {
+            session
+                .unknown_grants
+                .take(now.mono, unknown as f64, UNKNOWN_GRANTS)
+        })
+    }
+
+    /// Whether the grant is known, and this node's.
+    pub(crate) fn has_grant(&self, id: NodeId, token: u64) -> bool {
+        self.grants
+            .get(&token)
+            .is_some_and(|grant| grant.node == id)
+    }
+
     fn inventory(&mut self, now: Now, id: NodeId, inventory: Inventory) {
         let Some(node) = self.nodes.get_mut(id) else {
             return;
@@ -198,6 +238,12 @@ impl Core {
             return;
         };
         let first = inventory.complete && !session.inventoried;
+        if inventory.complete && !first {
+            let why = "a second complete Inventory in one session".to_owned();
+            let close = Output::Close(session.id, Close::Invalid(why));
+            self.outputs.push(close);
+            return;
+        }
         let unclaimed = if inventory.complete {
             std::mem::take(&mut session.unclaimed)
         } else {
@@ -205,13 +251,13 @@ impl Core {
         };
         if inventory.complete {
             session.inventoried = true;
+            let named: HashSet<&str> = inventory
+                .images
+                .iter()
+                .map(|image| image.reference.as_str())
+                .collect();
             for (_, image) in self.images.iter_mut() {
-                if image.targeted.contains(id)
-                    && !inventory
-                        .images
-                        .iter()
-                        .any(|i| i.reference == image.reference)
-                {
+                if image.targeted.contains(id) && !named.contains(image.reference.as_str()) {
                     image.lacks(id);
                 }
             }

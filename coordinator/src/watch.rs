@@ -27,7 +27,7 @@ const LONGEST: Duration = Duration::from_secs(5);
 
 /// The wait after an error of a watch: doubles from a tenth of a second up to [`LONGEST`].
 #[derive(Debug, Default)]
-struct Patience {
+pub struct Patience {
     errors: u32,
 }
 

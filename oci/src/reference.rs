@@ -242,7 +242,8 @@ fn parse_name(name: &str) -> Result<(String, String), ReferenceError> {
         Some((first, path)) if grammar::looks_like_host(first) => (first, path),
         _ => (DEFAULT_HOST, name),
     };
-    if !grammar::is_host(host) {
+    // An underscore is not allowed in a host, and yet without a port the distribution project lets it pass.
+    if !grammar::is_host(host) && !grammar::is_component(host) {
         return Err(ReferenceError::Name(excerpt(name)));
     }
     if !grammar::is_repository(path) {

@@ -45,6 +45,12 @@ impl Agent {
                 "--health-probe-bind-address",
                 &health,
             ])
+            // The testbed's plaintext is on loopback only.
+            .args(
+                coordinator
+                    .starts_with("http://")
+                    .then_some("--insecure-plaintext"),
+            )
             .args(args);
         let mut agent = Self {
             process: Process::start(program)?,
@@ -84,6 +90,12 @@ impl Agent {
             http::get(&url).await?.success().map(drop)
         })
         .await
+    }
+
+    /// What `/readyz` says.
+    pub async fn readiness(&self) -> Result<String> {
+        let url = format!("http://{}/readyz", self.health);
+        Ok(http::get(&url).await?.text())
     }
 
     /// Its process: signals, pause, log.

@@ -54,7 +54,13 @@ impl Authority {
             "kubernetes.default",
             "kubernetes.default.svc",
         ];
-        let mut params = CertificateParams::new(names.map(String::from))?;
+        self.serve_names(name, &names)
+    }
+
+    /// A certificate for a server of these names: `<file>.crt` and `<file>.key`.
+    pub fn serve_names(&self, name: &str, names: &[&str]) -> Result<(PathBuf, PathBuf)> {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names)?;
         params.distinguished_name.push(DnType::CommonName, name);
         params.insert_extended_key_usage(ExtendedKeyUsagePurpose::ServerAuth);
         self.issue(name, &params)

@@ -10,8 +10,9 @@ use kube::{Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::agent_pod::AgentPod;
 use crate::control_plane::{ControlPlane, Controllers};
-use crate::coordinator::Coordinator;
+use crate::coordinator::{Coordinator, Sessions};
 use crate::dirs::Scratch;
 use crate::images::Recipe;
 use crate::node::{Node, NodeSpec};
@@ -27,6 +28,7 @@ pub struct Builder {
     controllers: Controllers,
     coordinator_args: Vec<String>,
     agent_args: Vec<String>,
+    sessions: Sessions,
 }
 
 impl Builder {
@@ -50,6 +52,13 @@ impl Builder {
     #[must_use]
     pub fn controllers(mut self) -> Self {
         self.controllers = Controllers::Run;
+        self
+    }
+
+    /// Sessions over TLS with tokens, as in a cluster.
+    #[must_use]
+    pub fn secure(mut self) -> Self {
+        self.sessions = Sessions::Tls;
         self
     }
 
@@ -78,8 +87,9 @@ impl Builder {
                     .await?;
             control_plane.apply_crds().await?;
             let folder = scratch.path().join("coordinator");
+            let args = &self.coordinator_args;
             let coordinator =
-                Coordinator::start(&folder, &control_plane, &self.coordinator_args).await?;
+                Coordinator::start(&folder, &control_plane, self.sessions, args).await?;
             anyhow::Ok((control_plane, coordinator))
         };
         let folder = scratch.path().join("registry");
@@ -89,14 +99,20 @@ impl Builder {
         let mut cluster = Cluster {
             nodes: Vec::new(),
             agent_args: self.agent_args,
+            sessions: self.sessions,
+            kubelets: Vec::new(),
             coordinator,
             proxy,
             registry,
             control_plane,
             scratch,
         };
-        cluster.nodes =
+        let started =
             try_join_all(self.nodes.into_iter().map(|spec| cluster.start_node(spec))).await?;
+        for (node, kubelet) in started {
+            cluster.nodes.push(node);
+            cluster.kubelets.extend(kubelet);
+        }
         Ok(cluster)
     }
 }
@@ -115,6 +131,8 @@ pub struct Cluster {
     /// etcd and API server.
     pub control_plane: ControlPlane,
     agent_args: Vec<String>,
+    sessions: Sessions,
+    kubelets: Vec<AgentPod>,
     scratch: Scratch,
 }
 
@@ -145,8 +163,9 @@ impl Cluster {
 
     /// A node joins.
     pub async fn add_node(&mut self, spec: NodeSpec) -> Result<()> {
-        let node = self.start_node(spec).await?;
+        let (node, kubelet) = self.start_node(spec).await?;
         self.nodes.push(node);
+        self.kubelets.extend(kubelet);
         Ok(())
     }
 
@@ -245,11 +264,24 @@ impl Cluster {
         Prometheus::start(&self.scratch.path().join("prometheus"), &targets).await
     }
 
-    async fn start_node(&self, spec: NodeSpec) -> Result<Node> {
-        // The node's own arguments come last and win.
-        let spec = spec.with_defaults(&self.agent_args);
+    /// The agent's pod on a node. Only in a cluster with secure sessions.
+    pub fn agent_pod(&self, node: &str) -> Result<&AgentPod> {
+        let found = self.kubelets.iter().find(|pod| pod.node() == node);
+        found.with_context(|| format!("node {node} has no agent pod"))
+    }
+
+    async fn start_node(&self, spec: NodeSpec) -> Result<(Node, Option<AgentPod>)> {
         let folder = self.scratch.path().join(spec.name());
-        Node::start(&folder, &self.client(), &self.coordinator.url(), spec).await
+        let client = self.client();
+        let pod = match self.sessions {
+            Sessions::Plaintext => None,
+            Sessions::Tls => Some(AgentPod::create(&folder, &client, spec.name()).await?),
+        };
+        // The node's own arguments come last and win.
+        let secure = pod.as_ref().map(AgentPod::agent_args).unwrap_or_default();
+        let spec = spec.with_defaults(&[secure, self.agent_args.clone()].concat());
+        let node = Node::start(&folder, &client, &self.coordinator.url(), spec).await?;
+        Ok((node, pod))
     }
 }
 

@@ -109,6 +109,11 @@ impl ControlPlane {
         kubeconfig::write(&self.folder, &self.authority, &self.url, (user, groups))
     }
 
+    /// The private key that signs its ServiceAccount tokens, PEM.
+    pub fn token_key(&self) -> Result<String> {
+        std::fs::read_to_string(self.folder.join("tokens.key")).context("read the tokens' key")
+    }
+
     /// A client for `user`, as `kubeconfig_for`.
     pub async fn client_for(&self, user: &str, groups: &[&str]) -> Result<Client> {
         kubeconfig::connect(&self.kubeconfig_for(user, groups)?).await

@@ -17,24 +17,55 @@ pub const USER: &str = "system:serviceaccount:drop-system:drop-coordinator";
 /// The namespace of the release.
 pub const NAMESPACE: &str = "drop-system";
 
+/// How agents reach a coordinator.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Sessions {
+    /// Without TLS and tokens: the quickest, for everything that has nothing to do with them.
+    #[default]
+    Plaintext,
+    /// As in a cluster.
+    Tls,
+}
+
+/// The name in the coordinator's certificate.
+pub const TLS_NAME: &str = "drop-coordinator.drop-system.svc";
+
 /// A coordinator's process.
 #[derive(Debug)]
 pub struct Coordinator {
     process: Process,
+    sessions: Sessions,
     session: String,
     metrics: String,
     health: String,
 }
 
 impl Coordinator {
-    /// Starts one and waits until it is ready. `args` come last and so win over the defaults.
+    /// Starts one and waits until it is ready. `args` come last.
     pub async fn start(
         folder: &Path,
         control_plane: &ControlPlane,
+        sessions: Sessions,
+        args: &[String],
+    ) -> Result<Self> {
+        grant_rights(control_plane).await?;
+        let mut coordinator = Self::launch(folder, control_plane, sessions, args)?;
+        coordinator.wait_ready().await?;
+        Ok(coordinator)
+    }
+
+    /// Starts one with the rights that there are, and waits for nothing.
+    pub fn launch(
+        folder: &Path,
+        control_plane: &ControlPlane,
+        sessions: Sessions,
         args: &[String],
     ) -> Result<Self> {
         std::fs::create_dir_all(folder).context("create the coordinator's folder")?;
-        grant_rights(control_plane).await?;
+        let security: &[&str] = match sessions {
+            Sessions::Plaintext => &["--insecure-plaintext"],
+            Sessions::Tls => &[],
+        };
         let kubeconfig = control_plane.kubeconfig_for(USER, &["system:serviceaccounts"])?;
         let (session, metrics, health) = (ports::address()?, ports::address()?, ports::address()?);
         let program = Program::new("coordinator", parts::built("drop-coordinator")?, folder)
@@ -44,22 +75,30 @@ impl Coordinator {
             .args(["--metrics-bind-address", &metrics])
             .args(["--health-probe-bind-address", &health])
             .args(["--pod-namespace", NAMESPACE, "--log-format", "text"])
+            .args(security)
             .args(args);
-        let process = Process::start(program)?;
-        let mut coordinator = Self {
-            process,
+        Ok(Self {
+            process: Process::start(program)?,
+            sessions,
             session,
             metrics,
             health,
-        };
-        coordinator.wait_ready().await?;
-        Ok(coordinator)
+        })
     }
 
-    /// Where agents connect: `http://127.0.0.1:port`.
+    /// Where agents connect: `http://127.0.0.1:port`, or https.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.session)
+        match self.sessions {
+            Sessions::Plaintext => format!("http://{}", self.session),
+            Sessions::Tls => format!("https://{}", self.session),
+        }
+    }
+
+    /// What `/readyz` says.
+    pub async fn readiness(&self) -> Result<String> {
+        let url = format!("http://{}/readyz", self.health);
+        Ok(http::get(&url).await?.text())
     }
 
     /// `127.0.0.1:port` of the sessions.
@@ -113,7 +152,7 @@ impl Coordinator {
 }
 
 /// The RBAC that users install; without such files the user may do everything.
-async fn grant_rights(control_plane: &ControlPlane) -> Result<()> {
+pub async fn grant_rights(control_plane: &ControlPlane) -> Result<()> {
     let client = control_plane.client();
     let namespace =
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});

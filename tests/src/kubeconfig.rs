@@ -8,17 +8,24 @@ use kube::{Client, Config};
 
 use crate::certificates::Authority;
 
-/// Writes a kubeconfig for the user in these groups, with a certificate of its own, to `folder`.
+/// Writes a kubeconfig for the user in these groups, with a certificate of its own, to `folder`; once, as others may be reading
+/// it by the second time.
 pub fn write(
     folder: &Path,
     authority: &Authority,
     url: &str,
     (user, groups): (&str, &[&str]),
 ) -> Result<PathBuf> {
-    let name: String = user
+    let name: String = [&[user], groups]
+        .concat()
+        .join("-")
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
         .collect();
+    let path = folder.join(format!("{name}.kubeconfig"));
+    if path.exists() {
+        return Ok(path);
+    }
     let (certificate, key) = authority.identify(&name, user, groups)?;
     let text = format!(
         "apiVersion: v1
@@ -32,7 +39,6 @@ current-context: drop
         certificate = certificate.display(),
         key = key.display(),
     );
-    let path = folder.join(format!("{name}.kubeconfig"));
     std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
     Ok(path)
 }

@@ -5,6 +5,7 @@
 //! part that exists: only what a real runtime cannot be made to do is scripted (`scripted_cri`).
 
 pub mod agent;
+pub mod agent_pod;
 pub mod audit;
 pub mod cached_image;
 pub mod certificates;
@@ -32,4 +33,5 @@ pub mod raw_session;
 pub mod registry;
 pub mod scrape;
 pub mod scripted_cri;
+pub mod tokens;
 pub mod wait;

@@ -12,8 +12,10 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
-use tonic::transport::Endpoint;
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 use tonic::{Request, Status, Streaming};
+
+use crate::coordinator::TLS_NAME;
 
 /// The only method that the coordinator serves.
 pub const SESSION: &str = "/drop.v1.Coordinator/Session";
@@ -35,15 +37,42 @@ impl RawSession {
 
     /// As `open`, by any method; the inner error is the other side's refusal.
     pub async fn open_method(address: &str, method: &'static str) -> Result<Result<Self, Status>> {
-        let channel = Endpoint::try_from(format!("http://{address}"))?
-            .connect_timeout(PATIENCE)
+        let endpoint = Endpoint::try_from(format!("http://{address}"))?;
+        Self::start(endpoint, method, None).await
+    }
+
+    /// As an agent of a cluster does it: over TLS, believing these authorities (PEM), with a token. An error: no connection;
+    /// the inner one is the coordinator's refusal.
+    pub async fn open_secure(
+        address: &str,
+        authorities: &str,
+        token: Option<&str>,
+    ) -> Result<Result<Self, Status>> {
+        let tls = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(authorities))
+            .domain_name(TLS_NAME);
+        let endpoint = Endpoint::try_from(format!("https://{address}"))?.tls_config(tls)?;
+        Self::start(endpoint, SESSION, token).await
+    }
+
+    async fn start(
+        endpoint: Endpoint,
+        method: &'static str,
+        token: Option<&str>,
+    ) -> Result<Result<Self, Status>> {
+        let endpoint = endpoint.connect_timeout(PATIENCE);
+        let channel = endpoint
             .connect()
             .await
-            .with_context(|| format!("connect to {address}"))?;
+            .with_context(|| format!("connect to {}", endpoint.uri()))?;
         let mut client = tonic::client::Grpc::new(channel);
         client.ready().await.context("wait for the connection")?;
         let (messages, outgoing) = mpsc::channel(16);
-        let request = Request::new(ReceiverStream::new(outgoing));
+        let mut request = Request::new(ReceiverStream::new(outgoing));
+        if let Some(token) = token {
+            let bearer = format!("Bearer {token}").parse()?;
+            request.metadata_mut().insert("authorization", bearer);
+        }
         let opened = client
             .streaming(request, PathAndQuery::from_static(method), RawCodec)
             .await;

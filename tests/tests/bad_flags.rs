@@ -11,10 +11,10 @@ use tokio::net::TcpListener;
 
 const WITHIN: Duration = Duration::from_secs(30);
 
-/// A flag with its value, and what the message must name: the flag, and what is right or wrong about it.
+/// Flags with their values, and what the message must name: the flag, and what is right or wrong about it.
 type Case<'a> = (&'a str, &'a str, &'a str);
 
-const COORDINATOR: [Case; 21] = [
+const COORDINATOR: [Case; 30] = [
     ("--no-such-flag", "--no-such-flag", "--help"),
     ("stray", "'stray'", "--help"),
     (
@@ -69,42 +69,76 @@ const COORDINATOR: [Case; 21] = [
     // Neither a kubeconfig nor a pod's ServiceAccount.
     ("--agent-grace=1s", "--kubeconfig", "ServiceAccount"),
     ("--pod-namespace", "--pod-namespace", "value"),
+    ("--pod-namespace=Drop", "--pod-namespace", "lower-case"),
+    ("--session-service=a.b", "--session-service", "lower-case"),
+    (
+        "--session-bind-address=:7070 --insecure-plaintext",
+        "--insecure-plaintext",
+        "127.0.0.1:PORT",
+    ),
+    (
+        "--session-bind-address=10.0.0.1:7070 --insecure-plaintext",
+        "--insecure-plaintext",
+        "10.0.0.1:7070",
+    ),
+    (
+        "--insecure-plaintext --tls-cert-file=a --tls-key-file=b",
+        "--insecure-plaintext",
+        "--tls-cert-file",
+    ),
+    ("--tls-cert-file=/tls.crt", "--tls-key-file", "required"),
+    ("--tls-lifetime=5s", "--tls-lifetime", "at least 6s"),
+    ("--token-recheck=0s", "--token-recheck", "at least 1s"),
+    (
+        "--agent-service-account=drop-agent",
+        "--agent-service-account",
+        "system:serviceaccount:NAMESPACE:NAME",
+    ),
 ];
 
-const AGENT: [Case; 24] = [
+const AGENT: [Case; 25] = [
     ("--no-such-flag", "--no-such-flag", "--help"),
     ("--node-name=", "--node-name", "Node object"),
     ("--node-name=Node One", "--node-name", "Node object"),
     (
         "--coordinator=localhost:7070",
         "--coordinator",
-        "http://host:port",
+        "https://host:port",
     ),
     (
-        "--coordinator=https://c:7070",
-        "--coordinator",
-        "http://host:port",
+        "--coordinator=https://127.0.0.1:7070",
+        "--insecure-plaintext",
+        "http://127.0.0.1:port",
     ),
-    ("--coordinator=http://", "--coordinator", "http://host:port"),
+    (
+        "--coordinator=http://drop-coordinator.drop-system.svc:7070",
+        "--insecure-plaintext",
+        "http://127.0.0.1:port",
+    ),
+    (
+        "--coordinator=http://",
+        "--coordinator",
+        "https://host:port",
+    ),
     (
         "--coordinator=http://a b:1",
         "--coordinator",
-        "http://host:port",
+        "https://host:port",
     ),
     (
         "--coordinator=http://c:99999",
         "--coordinator",
-        "http://host:port",
+        "https://host:port",
     ),
     (
         "--coordinator=http://c:1/path",
         "--coordinator",
-        "http://host:port",
+        "https://host:port",
     ),
     (
         "--coordinator=http://u:secret@c:1",
         "--coordinator",
-        "http://host:port",
+        "https://host:port",
     ),
     (
         "--runtime-endpoint=tcp://127.0.0.1:1",
@@ -151,7 +185,8 @@ async fn the_coordinator_refuses_bad_flags_by_name() -> Result<()> {
         home: scratch.path(),
     };
     for (flag, name, word) in COORDINATOR {
-        program.refuses(&[flag], [name, word]).await?;
+        let flags: Vec<&str> = flag.split(' ').collect();
+        program.refuses(&flags, [name, word]).await?;
     }
     for (name, text) in [("garbage", "\u{0}\u{1}: not [yaml"), ("empty", "")] {
         let file = scratch.path().join(name);
@@ -210,6 +245,20 @@ async fn the_agent_refuses_bad_flags_by_name() -> Result<()> {
     for (flag, name, word) in AGENT {
         agent_refuses(&running(&[flag]), [name, word]).await?;
     }
+    let secure = ["run", "--node-name=n", "--coordinator=https://c:7070"];
+    for (more, word) in [
+        (&[][..], "--coordinator-ca-file"),
+        (&["--coordinator-ca-file=/ca.crt"], "--token-file"),
+        (&["--token-file=/token"], "--coordinator-ca-file"),
+    ] {
+        agent_refuses(&[&secure, more].concat(), [word, "required"]).await?;
+    }
+    let plain = [
+        "run",
+        "--node-name=n",
+        "--coordinator=http://127.0.0.1:7070",
+    ];
+    agent_refuses(&plain, ["--coordinator", "--insecure-plaintext"]).await?;
     // The environment is an input, too.
     let args = ["run", "--coordinator=http://127.0.0.1:1"];
     let ended = Command::new(&parts::built("drop-agent")?)
@@ -256,6 +305,7 @@ fn running<'a>(more: &[&'a str]) -> Vec<&'a str> {
         "run",
         "--node-name=n",
         "--coordinator=http://127.0.0.1:1",
+        "--insecure-plaintext",
         "--metrics-bind-address=0",
         "--health-probe-bind-address=0",
     ];

@@ -68,17 +68,18 @@ async fn garbage_on_the_session_port_harms_nobody() -> Result<()> {
     // A sensible first message, and garbage behind it: that session ends, and its node is free again.
     for bytes in [
         noise[..1_000].to_vec(),
-        vec![0x0a; drop_proto::MAX_MESSAGE_BYTES + 1],
+        vec![0x0a; drop_proto::MAX_AGENT_MESSAGE_BYTES + 1],
     ] {
         let (mut session, _) = welcomed(&address, "node-9").await?;
         session.send(bytes).await;
         while let Ok(Some(_)) = session.next().await? {}
     }
     // Messages that make no sense, from a node that is none: tokens, references and counts of any size.
-    let (session, _) = welcomed(&address, "node-9").await?;
     for message in nonsense() {
+        let (session, _) = welcomed(&address, "node-9").await?;
         ensure!(session.send(encoded(message)).await);
     }
+    let (session, _) = welcomed(&address, "node-9").await?;
     let again = encoded(agent_message::Kind::Hello(hello("node-1", "another")));
     session.send(again).await;
     drop(session);
@@ -331,7 +332,7 @@ async fn bad_first_messages_are_refused(address: &str) -> Result<()> {
     put_bytes(&mut inner, 1, b"\xff\xfe\xff");
     put_bytes(&mut bad_text, 1, &inner);
     let ask = agent_message::Kind::Ask(Ask::default());
-    let too_long = vec![0x0a; drop_proto::MAX_MESSAGE_BYTES + 1];
+    let too_long = vec![0x0a; drop_proto::MAX_AGENT_MESSAGE_BYTES + 1];
     let firsts: [(&str, Vec<u8>, &[Code]); 8] = [
         ("an Ask", encoded(ask.clone()), &[Code::InvalidArgument]),
         ("nothing in it", Vec::new(), &[Code::InvalidArgument]),

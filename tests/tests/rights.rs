@@ -1,6 +1,7 @@
 //! What the programs may do and what they ask for, from the API server's own audit log.
 
 use std::collections::BTreeSet;
+use std::fmt::Debug;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -8,22 +9,26 @@ use drop_api::CachedImage;
 use drop_tests::cached_image::{is_ready, policy, yaml};
 use drop_tests::cluster::Cluster;
 use drop_tests::control_plane::{ControlPlane, Controllers};
-use drop_tests::coordinator::USER;
+use drop_tests::coordinator::{Coordinator, NAMESPACE, Sessions, USER, grant_rights};
 use drop_tests::dirs::Scratch;
 use drop_tests::kubectl::Kubectl;
 use drop_tests::node::NodeSpec;
-use drop_tests::{parts, wait};
+use drop_tests::{parts, tokens, wait};
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{Namespace, Node, Secret};
-use k8s_openapi::api::rbac::v1::ClusterRole;
-use kube::Api;
-use kube::api::{DeleteParams, ListParams};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Secret};
+use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule, Role};
+use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::{Api, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 const WITHIN: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn row_16_no_secret_and_no_pod_is_ever_read() -> Result<()> {
+async fn row_16_no_secret_but_its_own_and_no_pod_is_ever_read() -> Result<()> {
     let mut cluster = Cluster::builder()
+        .secure()
         .node(NodeSpec::new("node-1").scripted())
         .node(NodeSpec::new("node-2").scripted())
         .start()
@@ -82,7 +87,22 @@ async fn row_16_no_secret_and_no_pod_is_ever_read() -> Result<()> {
         ("pullpolicies", "", "watch"),
         ("events", "", "create"),
         ("events", "", "patch"),
+        ("secrets", "", "get"),
+        ("secrets", "", "create"),
+        ("configmaps", "", "get"),
+        ("configmaps", "", "create"),
+        ("tokenreviews", "", "create"),
     ]);
+    let named = all.filter(|request| {
+        let name = match request.object.resource.as_str() {
+            "secrets" => "drop-coordinator-tls",
+            "configmaps" => "drop-coordinator-ca",
+            _ => return false,
+        };
+        // The name of what is created is in the body.
+        request.verb != "create" && request.object.name != name
+    });
+    ensure!(named.count() == 0, "{}", named.table());
     let more: Vec<_> = asked.difference(&expected).collect();
     ensure!(more.is_empty(), "{more:?}");
     ensure!(
@@ -138,6 +158,159 @@ async fn the_coordinators_rights_end_where_its_work_ends() -> Result<()> {
     Ok(())
 }
 
+/// A right, and where its absence must be told: by the coordinator's log and readiness.
+const RIGHTS: [(&str, &str, &str); 7] = [
+    ("tokenreviews", "create", "cannot create tokenreviews"),
+    ("secrets", "get", "cannot get secrets drop-coordinator-tls"),
+    (
+        "secrets",
+        "create",
+        "cannot create secrets drop-coordinator-tls",
+    ),
+    (
+        "secrets",
+        "update",
+        "cannot update secrets drop-coordinator-tls",
+    ),
+    (
+        "configmaps",
+        "get",
+        "cannot get configmaps drop-coordinator-ca",
+    ),
+    (
+        "configmaps",
+        "create",
+        "cannot create configmaps drop-coordinator-ca",
+    ),
+    (
+        "configmaps",
+        "update",
+        "cannot update configmaps drop-coordinator-ca",
+    ),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_missing_right_of_sessions_is_named() -> Result<()> {
+    let scratch = Scratch::new()?;
+    let plane = ControlPlane::start(&scratch.path().join("plane"), Controllers::None).await?;
+    plane.apply_crds().await?;
+    grant_rights(&plane).await?;
+    let client = plane.client();
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), NAMESPACE);
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), NAMESPACE);
+    let (roles, cluster_roles) = (
+        Api::<Role>::namespaced(client.clone(), NAMESPACE),
+        Api::<ClusterRole>::all(client.clone()),
+    );
+    let name = "drop-coordinator";
+    let (role, cluster_role) = (roles.get(name).await?, cluster_roles.get(name).await?);
+    let args = ["--tls-lifetime", "6s"].map(str::to_owned);
+    for (resource, verb, words) in RIGHTS {
+        let (mut less, mut cluster_less) = (role.clone(), cluster_role.clone());
+        less.rules = less.rules.map(|rules| without(&rules, resource, verb));
+        cluster_less.rules = cluster_less
+            .rules
+            .map(|rules| without(&rules, resource, verb));
+        replace(&roles, less).await?;
+        replace(&cluster_roles, cluster_less).await?;
+        let folder = scratch.path().join(format!("{resource}-{verb}"));
+        let coordinator = Coordinator::launch(&folder, &plane, Sessions::Tls, &args)?;
+        wait::until(words, WITHIN, async || {
+            let ready = coordinator.readiness().await?;
+            ensure!(ready.contains(words), "{ready}");
+            let log = coordinator.log();
+            let told = log.lines().any(|l| l.contains("WARN") && l.contains(words));
+            ensure!(told && log.contains("forbidden"), "{log}");
+            Ok(())
+        })
+        .await?;
+        // Granted again: it goes on without a restart.
+        replace(&roles, role.clone()).await?;
+        replace(&cluster_roles, cluster_role.clone()).await?;
+        wait::until("the coordinator to be ready", WITHIN, async || {
+            let ready = coordinator.readiness().await?;
+            ensure!(ready == "ok\n", "{ready}");
+            Ok(())
+        })
+        .await?;
+        drop(coordinator);
+        let now = DeleteParams::default();
+        secrets.delete("drop-coordinator-tls", &now).await?;
+        maps.delete("drop-coordinator-ca", &now).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_right_to_read_pods_is_told_to_the_agent_that_needs_it() -> Result<()> {
+    let mut cluster = Cluster::builder()
+        .secure()
+        .node(NodeSpec::new("node-1").scripted().without_agent())
+        .start()
+        .await?;
+    let roles: Api<Role> = Api::namespaced(cluster.client(), NAMESPACE);
+    let role = roles.get("drop-coordinator").await?;
+    let mut less = role.clone();
+    less.rules = less.rules.map(|rules| without(&rules, "pods", "get"));
+    replace(&roles, less).await?;
+    let pod = cluster.agent_pod("node-1")?;
+    // As an API server before 1.32 issues it.
+    let token = tokens::reissue(&cluster.control_plane, &pod.token()?, |claims| {
+        if let Some(Value::Object(bindings)) = claims.get_mut("kubernetes.io") {
+            bindings.remove("node");
+        }
+    })?;
+    pod.set_token(&token)?;
+    cluster.node("node-1")?.start_agent().await?;
+    let agent = cluster.node("node-1")?.agent()?;
+    wait::until("the agent's complaint", WITHIN, async || {
+        let ready = agent.readiness().await?;
+        ensure!(ready.contains("cannot get pods"), "{ready}");
+        Ok(())
+    })
+    .await?;
+    ensure!(cluster.coordinator.log().contains("cannot get pods"));
+    replace(&roles, role).await?;
+    cluster.node("node-1")?.agent()?.wait_ready(WITHIN).await
+}
+
+/// The rules without one verb on one resource.
+fn without(rules: &[PolicyRule], resource: &str, verb: &str) -> Vec<PolicyRule> {
+    let mut less = Vec::new();
+    for rule in rules {
+        let resources = rule.resources.clone().unwrap_or_default();
+        let (concerned, others): (Vec<String>, Vec<String>) =
+            resources.into_iter().partition(|name| name == resource);
+        let mut verbs = rule.verbs.clone();
+        verbs.retain(|name| name != verb);
+        let rest = PolicyRule {
+            resources: Some(others),
+            ..rule.clone()
+        };
+        let cut = PolicyRule {
+            resources: Some(concerned),
+            verbs,
+            ..rule.clone()
+        };
+        let has_some = |rule: &PolicyRule| {
+            !rule.verbs.is_empty() && rule.resources.as_ref().is_some_and(|r| !r.is_empty())
+        };
+        less.extend([rest, cut].into_iter().filter(has_some));
+    }
+    less
+}
+
+async fn replace<K>(api: &Api<K>, mut object: K) -> Result<()>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Serialize + Debug,
+{
+    object.meta_mut().resource_version = None;
+    object.meta_mut().managed_fields = None;
+    let name = object.name_any();
+    api.replace(&name, &PostParams::default(), &object).await?;
+    Ok(())
+}
+
 #[tokio::test]
 async fn the_installation_is_accepted_as_it_stands() -> Result<()> {
     let scratch = Scratch::new()?;
@@ -162,7 +335,8 @@ async fn the_installation_is_accepted_as_it_stands() -> Result<()> {
         pod.automount_service_account_token == Some(false),
         "{pod:?}"
     );
-    ensure!(pod.service_account_name.is_none(), "{pod:?}");
+    let account = pod.service_account_name.as_deref();
+    ensure!(account == Some("drop-agent"), "{pod:?}");
     Ok(())
 }
 

@@ -346,6 +346,7 @@ impl Grantor {
                     token: self.last_token,
                     reference,
                     ttl_ms: TTL_MS,
+                    credentials: Vec::new(),
                 }))
             })
             .collect()

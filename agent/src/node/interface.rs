@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use drop_proto::{AgentMessage, CoordinatorMessage, FailureClass};
+use drop_proto::{AgentMessage, CoordinatorMessage, Credential, FailureClass};
 
 /// What does not change while the agent runs.
 #[derive(Clone, Debug)]
@@ -92,6 +92,8 @@ pub enum Output {
         token: u64,
         /// What to pull.
         reference: String,
+        /// Ways to log in at the registry, in the order in which they are tried.
+        credentials: Vec<Credential>,
     },
     /// Abandon the call of this pull; it ends with [`Input::PullEnded`] all the same.
     CancelPull {

@@ -8,8 +8,8 @@ use drop_proto::{Ask, Inventory, InventoryImage, Renew, RuntimeState, agent_mess
 use super::image::Presence;
 use super::{Listed, Node, Output, send};
 
-/// Longer messages are cut in pieces, well below [`drop_proto::MAX_MESSAGE_BYTES`].
-const PIECE_BYTES: usize = drop_proto::MAX_MESSAGE_BYTES / 4;
+/// Longer messages are cut in pieces, well below [`drop_proto::MAX_AGENT_MESSAGE_BYTES`].
+const PIECE_BYTES: usize = drop_proto::MAX_AGENT_MESSAGE_BYTES / 2;
 
 /// What one session has been told.
 #[derive(Debug)]

@@ -122,6 +122,7 @@ impl Scene {
             token,
             reference: reference.to_owned(),
             ttl_ms: 60_000,
+            ..Grant::default()
         }))
     }
 
@@ -252,6 +253,7 @@ fn starts(token: u64, reference: &str) -> Vec<Output> {
         Output::Pull {
             token,
             reference: reference.to_owned(),
+            credentials: Vec::new(),
         },
         sent(agent_message::Kind::Started(Started { token })),
         Output::Observe(Event::PullStarted {

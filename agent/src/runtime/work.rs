@@ -6,11 +6,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use drop_proto::FailureClass;
+use drop_proto::{Credential, FailureClass};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
 use super::{Runtime, watch};
+use crate::logins::Providers;
 use crate::node::{Failure, Input, Output};
 
 /// The watcher ended, which it never does while it is well.
@@ -22,6 +23,7 @@ pub struct Died;
 #[derive(Debug)]
 pub struct Work {
     runtime: Runtime,
+    providers: Providers,
     suspicion: Arc<Notify>,
     events: mpsc::Receiver<Input>,
     _watcher: JoinSet<()>,
@@ -33,13 +35,14 @@ pub struct Work {
 impl Work {
     /// Starts to watch the runtime.
     #[must_use]
-    pub fn new(runtime: Runtime) -> Self {
+    pub fn new(runtime: Runtime, providers: Providers) -> Self {
         let (sender, events) = mpsc::channel(4);
         let suspicion = Arc::new(Notify::new());
         let mut watcher = JoinSet::new();
         watcher.spawn(watch::watch(runtime.clone(), suspicion.clone(), sender));
         Self {
             runtime,
+            providers,
             suspicion,
             events,
             _watcher: watcher,
@@ -50,11 +53,15 @@ impl Work {
     }
 
     /// Carries out [`Output::Pull`], [`Output::CancelPull`] and [`Output::List`]; the others are not its business.
-    pub fn carry_out(&mut self, output: &Output) {
+    pub fn carry_out(&mut self, output: Output) {
         match output {
-            Output::Pull { token, reference } => self.pull(*token, reference.clone()),
+            Output::Pull {
+                token,
+                reference,
+                credentials,
+            } => self.pull(token, reference, credentials),
             Output::CancelPull { token } => {
-                if let Some(handle) = self.handles.get(token) {
+                if let Some(handle) = self.handles.get(&token) {
                     handle.abort();
                 }
             }
@@ -71,10 +78,12 @@ impl Work {
         }
     }
 
-    fn pull(&mut self, token: u64, reference: String) {
+    fn pull(&mut self, token: u64, reference: String, credentials: Vec<Credential>) {
         let runtime = self.runtime.clone();
+        let providers = self.providers.clone();
         let handle = self.calls.spawn(async move {
-            let result = runtime.pull(&reference).await;
+            let logins = providers.logins(&reference, credentials).await;
+            let result = runtime.pull(&reference, logins).await;
             Input::PullEnded { token, result }
         });
         self.pulls.insert(handle.id(), token);

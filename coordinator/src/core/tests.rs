@@ -1,6 +1,7 @@
 //! The state machine as a whole, driven by hand: each test is a short story with a few nodes.
 
 mod checks;
+mod credentials;
 mod failures;
 mod landing;
 mod limits;
@@ -35,6 +36,7 @@ struct World {
     closed: Vec<(u64, Close)>,
     revoked: Vec<u64>,
     events: Vec<String>,
+    wanted_secrets: Vec<String>,
 }
 
 impl World {
@@ -51,6 +53,7 @@ impl World {
             closed: Vec::new(),
             revoked: Vec::new(),
             events: Vec::new(),
+            wanted_secrets: Vec::new(),
         };
         world.step(Input::Policy(Change::Replaced(Vec::new())));
         world.step(Input::Image(Change::Replaced(Vec::new())));
@@ -87,6 +90,7 @@ impl World {
                     self.step(Input::Written(name, uid, Ok(version)));
                 }
                 Output::Publish(event) => self.events.push(event.reason),
+                Output::WantSecrets(names) => self.wanted_secrets = names.into_iter().collect(),
                 Output::Count(_) => {}
             }
         }

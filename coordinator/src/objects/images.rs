@@ -60,6 +60,7 @@ impl Core {
 
     /// Takes in a new or edited CachedImage.
     fn adopt(&mut self, now: Now, mut facts: ImageObject) {
+        self.secrets.stale = true;
         let name = facts.name.clone();
         let status = facts.status.take();
         let former = self.objects.remove(&name);
@@ -262,6 +263,7 @@ impl Core {
         let Some(object) = self.objects.remove(name) else {
             return;
         };
+        self.secrets.stale = true;
         self.order
             .remove(&(object.facts.spec.priority.unwrap_or(0), name.to_owned()));
         if let Ok(id) = object.image {

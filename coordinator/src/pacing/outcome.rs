@@ -172,6 +172,7 @@ impl Core {
             .get(&failed.token)
             .is_some_and(|grant| grant.revoked);
         let was_probe = self.is_probe(failed.token);
+        let was_granted = self.has_grant(node, failed.token);
         let Some((image_id, _)) =
             self.close(now, node, failed.token, &failed.reference, failed.pull_ms)
         else {
@@ -220,6 +221,8 @@ impl Core {
         }
         let host = self.hosts.entry(image.host.clone()).or_default();
         match class.scope() {
+            // Nobody can tell whether that pull ever ran: it makes no other node wait.
+            Scope::Image | Scope::Host if !was_granted => {}
             Scope::Image => {
                 host.answered(now.mono);
                 if class == FailureClass::NoPlatform {

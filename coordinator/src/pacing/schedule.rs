@@ -49,7 +49,7 @@ impl Core {
         let object = self.objects.get(name).filter(|object| pulls(object))?;
         let id = object.image.clone().ok()?;
         let image = self.images.get(id)?;
-        if !image.asked.intersects(&self.free) {
+        if !image.asked.intersects(&self.free) || self.unread_secret(image).is_some() {
             return None;
         }
         if let Some(until) = image.probe.waits_until(now.mono) {
@@ -120,6 +120,10 @@ impl Core {
 
     fn grant(&mut self, now: Now, name: &str, image_id: ImageId, node_id: NodeId) {
         let token = self.next_token;
+        let credentials = self
+            .images
+            .get(image_id)
+            .map_or_else(Vec::new, |image| self.credentials(image, node_id));
         let (Some(object), Some(image), Some(node)) = (
             self.objects.get(name),
             self.images.get_mut(image_id),
@@ -132,6 +136,7 @@ impl Core {
             token,
             reference: image.reference.clone(),
             ttl_ms: u32::try_from(self.config.grant_ttl.as_millis()).unwrap_or(u32::MAX),
+            credentials,
         };
         self.outputs.push(Output::Send(
             session.id,

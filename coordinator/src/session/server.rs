@@ -1,20 +1,28 @@
 //! The gRPC side of sessions: turns streams into inputs of the state machine and its outputs into messages.
 //!
-//! Decides nothing but what the transport must: the first message has to be a Hello and to come soon, and an agent that does
-//! not read is let go.
+//! Decides nothing but what the transport must: who may open a session and for which node, that the first message is a Hello
+//! and comes soon, and that an agent that does not read or says too much is let go.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use drop_proto::{AgentMessage, CoordinatorMessage, Hello, agent_message, coordinator_server};
 use futures::Stream;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
+use crate::identity::review::{self, Reviewer};
+use crate::identity::token::Token;
 use crate::index::SessionId;
+use crate::metrics;
+use crate::session::door::Peer;
+use crate::session::limits::{Allowance, MESSAGE_COST, Openings, SAYING, cost};
+use crate::session::refusal::Refusal;
 
 /// A Hello that takes longer is none.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -55,19 +63,37 @@ impl Outbox {
     }
 }
 
+/// How agents prove which node they are on.
+pub enum Guard {
+    /// Not at all: whoever connects is believed. For loopback.
+    Believe,
+    /// By a token.
+    Tokens {
+        /// Knows whose it is.
+        reviewer: Arc<Reviewer>,
+        /// An open session's token is reviewed again this often: one that expired, or whose pod is gone, ends it.
+        recheck: Duration,
+    },
+}
+
 /// The service.
-#[derive(Debug)]
 pub struct Server {
     events: mpsc::Sender<SessionEvent>,
+    guard: Arc<Guard>,
+    openings: Arc<Mutex<Openings>>,
+    begin: Instant,
     next: AtomicU64,
 }
 
 impl Server {
     /// A service that tells of its sessions through `events`.
     #[must_use]
-    pub fn new(events: mpsc::Sender<SessionEvent>) -> Self {
+    pub fn new(events: mpsc::Sender<SessionEvent>, guard: Guard) -> Self {
         Self {
             events,
+            guard: Arc::new(guard),
+            openings: Arc::default(),
+            begin: Instant::now(),
             next: AtomicU64::new(1),
         }
     }
@@ -81,81 +107,195 @@ impl coordinator_server::Coordinator for Server {
         &self,
         request: Request<Streaming<AgentMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let peer = request.remote_addr();
-        let mut inbound = request.into_inner();
-        let session = SessionId(self.next.fetch_add(1, Ordering::Relaxed));
+        let Some(peer) = request.extensions().get::<Peer>().cloned() else {
+            return Err(Status::internal("a connection that came through no door"));
+        };
+        let proof = match self.guard.check(request.metadata()).await {
+            Ok(proof) => proof,
+            Err(refusal) => {
+                peer.over();
+                return Err(tell(&peer, &refusal));
+            }
+        };
         let (messages, outbound) = mpsc::channel(OUTBOX);
-        let (open, mut ended) = oneshot::channel();
-        let events = self.events.clone();
-        let closing = messages.clone();
+        let session = Session {
+            id: SessionId(self.next.fetch_add(1, Ordering::Relaxed)),
+            peer,
+            proof,
+            guard: Arc::clone(&self.guard),
+            openings: Arc::clone(&self.openings),
+            begin: self.begin,
+            inbound: request.into_inner(),
+            messages,
+            events: self.events.clone(),
+        };
         // Headers must go out before the first message comes in, or both sides would wait for each other.
-        tokio::spawn(async move {
-            let hello = match tokio::time::timeout(HELLO_TIMEOUT, first_hello(&mut inbound)).await {
-                Ok(Ok(hello)) => hello,
-                Ok(Err(status)) => return refuse(&messages, status).await,
-                Err(_) => {
-                    return refuse(&messages, Status::invalid_argument("no Hello within 10 s"))
-                        .await;
-                }
-            };
-            info!(session = session.0, node = hello.node, peer = ?peer, version = hello.version, "session opened");
-            let outbox = Outbox {
-                messages,
-                _open: open,
-            };
-            if events
-                .send(SessionEvent::Opened(session, hello, outbox))
-                .await
-                .is_err()
-            {
-                return;
-            }
-            loop {
-                let message = tokio::select! {
-                    message = inbound.message() => message,
-                    _ = &mut ended => break,
-                    () = closing.closed() => break,
-                };
-                match message {
-                    Ok(Some(AgentMessage { kind: Some(kind) })) => {
-                        if events
-                            .send(SessionEvent::Said(session, kind))
-                            .await
-                            .is_err()
-                        {
-                            break;
-                        }
-                    }
-                    // A newer agent may say things that this coordinator does not know.
-                    Ok(Some(AgentMessage { kind: None })) => {}
-                    Ok(None) => break,
-                    Err(status) => {
-                        debug!(session = session.0, code = ?status.code(), message = status.message(), "session broke");
-                        break;
-                    }
-                }
-            }
-            info!(session = session.0, "session closed");
-            // The receiver is gone only when the process ends.
-            let _ = events.send(SessionEvent::Closed(session)).await;
-        });
+        tokio::spawn(session.run());
         Ok(Response::new(Box::pin(ReceiverStream::new(outbound))))
     }
 }
 
-async fn first_hello(inbound: &mut Streaming<AgentMessage>) -> Result<Hello, Status> {
-    match inbound.message().await? {
-        Some(AgentMessage {
-            kind: Some(agent_message::Kind::Hello(hello)),
-        }) => Ok(hello),
-        _ => Err(Status::invalid_argument(
-            "the first message of a session must be a Hello",
-        )),
+/// What an agent showed of itself before its Hello.
+enum Proof {
+    None,
+    Token { token: Token, node: String },
+}
+
+impl Guard {
+    async fn check(&self, metadata: &MetadataMap) -> Result<Proof, Refusal> {
+        let Self::Tokens { reviewer, .. } = self else {
+            return Ok(Proof::None);
+        };
+        let header = metadata.get("authorization");
+        let token = header
+            .and_then(|header| header.to_str().ok()?.strip_prefix("Bearer "))
+            .map(|token| Token(token.to_owned()))
+            .ok_or(Refusal::NoToken)?;
+        let node = reviewer.node_of(&token).await?;
+        Ok(Proof::Token { token, node })
+    }
+
+    /// Ends when the proof is worth nothing any more. An API server that does not answer is no reason.
+    async fn outlive(&self, proof: &Proof) -> Refusal {
+        let (Self::Tokens { reviewer, recheck }, Proof::Token { token, node }) = (self, proof)
+        else {
+            return std::future::pending().await;
+        };
+        loop {
+            tokio::time::sleep(*recheck).await;
+            match reviewer.review(token).await {
+                Err(error @ review::Error::Denied(_)) => return error.into(),
+                Err(error) => debug!(node, error = error.to_string(), "token is not reviewed"),
+                Ok(_) => {}
+            }
+        }
     }
 }
 
-async fn refuse(messages: &mpsc::Sender<Result<CoordinatorMessage, Status>>, status: Status) {
-    info!(code = ?status.code(), message = status.message(), "session refused");
-    // The agent may be gone already; then nobody is left to tell.
-    let _ = messages.send(Err(status)).await;
+/// One stream.
+struct Session {
+    id: SessionId,
+    peer: Peer,
+    proof: Proof,
+    guard: Arc<Guard>,
+    openings: Arc<Mutex<Openings>>,
+    begin: Instant,
+    inbound: Streaming<AgentMessage>,
+    messages: mpsc::Sender<Result<CoordinatorMessage, Status>>,
+    events: mpsc::Sender<SessionEvent>,
+}
+
+impl Session {
+    async fn run(mut self) {
+        let hello = match self.hello().await {
+            Ok(hello) => hello,
+            Err(refusal) => return self.refuse(&refusal),
+        };
+        self.peer.taken();
+        let (id, node) = (self.id, hello.node.clone());
+        info!(session = id.0, node, peer = %self.peer.address, version = hello.version, "session opened");
+        let (open, ended) = oneshot::channel();
+        let outbox = Outbox {
+            messages: self.messages.clone(),
+            _open: open,
+        };
+        let opened = SessionEvent::Opened(id, hello, outbox);
+        // The receiver is gone only when the process ends.
+        if self.events.send(opened).await.is_err() {
+            return;
+        }
+        let (guard, closing) = (Arc::clone(&self.guard), self.messages.clone());
+        let proof = std::mem::replace(&mut self.proof, Proof::None);
+        // Each branch is the end of the session: nothing is lost that another one had begun.
+        let refusal = tokio::select! {
+            refusal = self.listen() => refusal,
+            refusal = guard.outlive(&proof) => Some(refusal),
+            _ = ended => None,
+            () = closing.closed() => None,
+        };
+        if let Some(refusal) = refusal {
+            self.refuse(&refusal);
+        }
+        info!(session = id.0, node, "session closed");
+        self.peer.over();
+        let _ = self.events.send(SessionEvent::Closed(id)).await;
+    }
+
+    async fn hello(&mut self) -> Result<Hello, Refusal> {
+        let first = tokio::time::timeout(HELLO_TIMEOUT, self.inbound.message()).await;
+        let message = first.map_err(|_| Refusal::NoHello)?;
+        let Some(AgentMessage {
+            kind: Some(kind @ agent_message::Kind::Hello(_)),
+        }) = message.map_err(Refusal::Unreadable)?
+        else {
+            return Err(Refusal::NotHello);
+        };
+        cost(&kind)?;
+        let agent_message::Kind::Hello(hello) = kind else {
+            return Err(Refusal::NotHello);
+        };
+        if let Proof::Token { node, .. } = &self.proof
+            && *node != hello.node
+        {
+            return Err(Refusal::OtherNode {
+                bound: node.clone(),
+                claimed: hello.node,
+            });
+        }
+        let now = self.begin.elapsed();
+        let mut openings = self.openings.lock().unwrap_or_else(PoisonError::into_inner);
+        if !openings.open(now, &hello.node) {
+            return Err(Refusal::TooOften(hello.node));
+        }
+        Ok(hello)
+    }
+
+    /// Hands on what the agent says until it says no more, or something that it must not.
+    async fn listen(&mut self) -> Option<Refusal> {
+        let mut allowance = Allowance::default();
+        loop {
+            let kind = match self.inbound.message().await {
+                Ok(Some(AgentMessage { kind })) => kind,
+                Ok(None) => return None,
+                Err(status) => {
+                    debug!(session = self.id.0, code = ?status.code(), message = status.message(), "session broke");
+                    // A connection that broke has a cause below it; bytes that are no message have none.
+                    let is_broken = std::error::Error::source(&status).is_some();
+                    return (!is_broken).then_some(Refusal::Unreadable(status));
+                }
+            };
+            let cost = match kind.as_ref().map_or(Ok(MESSAGE_COST), cost) {
+                Ok(cost) => cost,
+                Err(excess) => return Some(excess.into()),
+            };
+            if !allowance.take(self.begin.elapsed(), cost, SAYING) {
+                return Some(Refusal::TooFast);
+            }
+            // A newer agent may say things that this coordinator does not know.
+            let Some(kind) = kind else { continue };
+            let said = SessionEvent::Said(self.id, kind);
+            if self.events.send(said).await.is_err() {
+                return None;
+            }
+        }
+    }
+
+    fn refuse(&self, refusal: &Refusal) {
+        let status = tell(&self.peer, refusal);
+        if self.messages.try_send(Err(status)).is_err() {
+            debug!(
+                session = self.id.0,
+                "agent does not read why its session ends"
+            );
+        }
+        self.peer.over();
+    }
+}
+
+/// Logs and counts a refusal, and gives it as the agent will see it.
+fn tell(peer: &Peer, refusal: &Refusal) -> Status {
+    let status = Status::from(refusal);
+    warn!(peer = %peer.address, class = refusal.class(), reason = refusal.to_string(), "session refused");
+    metrics::session_refused(refusal.class());
+    status
 }

@@ -53,7 +53,7 @@ pub(super) fn is_repository(path: &str) -> bool {
 }
 
 /// Runs of lower-case letters and digits, joined by one dot, one or two underscores, or any number of dashes.
-fn is_component(component: &str) -> bool {
+pub(super) fn is_component(component: &str) -> bool {
     let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     component.starts_with(is_word)
         && component.ends_with(is_word)

@@ -3,6 +3,10 @@ use proptest::prelude::*;
 use super::ReferenceError as E;
 use super::*;
 
+/// A text and, behind a tab, its canonical form, or that it is refused: the cases of the distribution project's own tests and
+/// some more, as answered by `ParseNormalizedNamed` of github.com/distribution/reference v0.6.0.
+const DISTRIBUTION: &str = include_str!("tests/distribution.txt");
+
 type Case<'a> = (&'a str, fn(&E) -> bool);
 
 fn digest(algorithm: &str, digits: usize) -> String {
@@ -59,6 +63,18 @@ fn every_spelling_has_one_canonical_form() {
             "{text}"
         );
     }
+}
+
+#[test]
+fn texts_are_read_as_the_distribution_project_reads_them() {
+    let mut checked = 0;
+    for row in DISTRIBUTION.lines() {
+        let (text, expected) = row.split_once('\t').unwrap();
+        let read = parse(text).map_or("refused".to_owned(), |reference| reference.to_string());
+        assert_eq!(read, expected, "{text:?}");
+        checked += 1;
+    }
+    assert!(checked > 200, "{checked} texts checked");
 }
 
 #[test]

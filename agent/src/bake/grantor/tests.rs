@@ -63,7 +63,9 @@ impl Scene {
     fn step(&mut self, input: Input) {
         for output in exchange(&mut self.node, &mut self.grantor, self.now, input) {
             match output {
-                Output::Pull { token, reference } => self.pulls.push((token, reference)),
+                Output::Pull {
+                    token, reference, ..
+                } => self.pulls.push((token, reference)),
                 Output::List => self.step(Input::Listed(Ok(self.held.clone()))),
                 _ => {}
             }

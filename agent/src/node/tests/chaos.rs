@@ -150,7 +150,9 @@ impl World {
                     assert!(self.is_open, "nothing is said without a session");
                     self.check_message(message);
                 }
-                Output::Pull { token, reference } => {
+                Output::Pull {
+                    token, reference, ..
+                } => {
                     assert!(self.granted.contains(&token), "no pull without a grant");
                     assert!(
                         !self.calls.values().any(|r| *r == reference),

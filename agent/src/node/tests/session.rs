@@ -195,7 +195,7 @@ fn long_inventories_and_asks_are_cut_in_pieces() {
         let Output::Send(message) = output else {
             continue;
         };
-        assert!(prost::Message::encoded_len(&message) < drop_proto::MAX_MESSAGE_BYTES);
+        assert!(prost::Message::encoded_len(&message) < drop_proto::MAX_AGENT_MESSAGE_BYTES);
         match message.kind {
             Some(agent_message::Kind::Inventory(inventory)) => {
                 listed += inventory.images.len();

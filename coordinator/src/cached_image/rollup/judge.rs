@@ -43,6 +43,11 @@ impl<'a> Exception<'a> {
         }
     }
 
+    fn because(mut self, why: &str) -> Self {
+        self.message = Cow::Owned(format!("{}; {why}", self.message));
+        self
+    }
+
     fn until(mut self, retry: Duration) -> Self {
         self.retry = Some(retry);
         self
@@ -99,7 +104,22 @@ pub(super) fn judge<'a>(
         .get(&image.host)
         .and_then(|host| Some((host.paused_until(now.mono)?, host)));
     if let Some(failure) = failure {
-        return Some(failed(now, id, failure, host_pause));
+        let exception = failed(now, id, failure, host_pause);
+        return Some(match core.secret_problem(image, failure.class) {
+            Some(why) => exception.because(why),
+            None => exception,
+        });
+    }
+    if image.reported.contains(id)
+        && let Some(secret) = core.unread_secret(image)
+    {
+        let message = format!("waits until the coordinator has read Secret \"{secret}\"");
+        return Some(Exception::new(
+            id,
+            NodeState::Waiting,
+            ready::IN_PROGRESS,
+            message,
+        ));
     }
     Some(waiting(now, (id, node), image, host_pause))
 }

@@ -1,6 +1,7 @@
 //! Who waits after which failure.
 
 use super::*;
+use crate::credentials::Secret;
 
 #[test]
 fn a_typo_costs_one_pull_before_back_off() {
@@ -53,6 +54,8 @@ fn the_user_who_edits_the_object_does_not_wait() {
         let secret = serde_json::from_value(serde_json::json!({"name": "creds"})).unwrap();
         spec.image_pull_secrets = vec![secret];
     });
+    let secret = Secret::Unusable("not found".to_owned());
+    world.step(Input::Secret("creds".to_owned(), secret));
     world.granted();
 }
 

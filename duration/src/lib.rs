@@ -28,7 +28,7 @@ const UNITS: [(&str, u128); 8] = [
 const MAX_NANOS: u128 = i64::MAX as u128;
 
 /// Longest text that is read; also `maxLength` in the schema.
-pub(crate) const MAX_TEXT: u32 = 64;
+const MAX_TEXT: u32 = 64;
 
 /// A duration that is zero or longer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
