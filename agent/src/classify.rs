@@ -10,7 +10,7 @@ use drop_proto::FailureClass;
 use tonic::Code;
 
 use crate::node::Failure;
-use crate::redact::{redact, shorten};
+use drop_oci::redact::{redact, shorten};
 
 /// The longest message of a failure, in characters.
 const MESSAGE_CHARS: usize = 200;

@@ -10,7 +10,6 @@ pub mod classify;
 pub mod logins;
 pub mod metrics;
 pub mod node;
-pub mod redact;
 pub mod run;
 pub mod runtime;
 pub mod session;

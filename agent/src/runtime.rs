@@ -22,7 +22,7 @@ use tonic::{Code, Status};
 use crate::classify::classify;
 use crate::logins::auth_config;
 use crate::node::{Failure, Listing};
-use crate::redact::{redact, shorten};
+use drop_oci::redact::{redact, shorten};
 
 pub use platform::platform;
 pub use socket::{BadSocket, Socket};

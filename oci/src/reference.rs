@@ -6,7 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-mod grammar;
+pub(crate) mod grammar;
 
 /// Host that a name without one belongs to.
 const DEFAULT_HOST: &str = "docker.io";

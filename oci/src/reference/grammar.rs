@@ -48,7 +48,7 @@ fn is_label(label: &str) -> bool {
 }
 
 /// Slash-separated components.
-pub(super) fn is_repository(path: &str) -> bool {
+pub(crate) fn is_repository(path: &str) -> bool {
     path.split('/').all(is_component)
 }
 
@@ -64,7 +64,7 @@ pub(super) fn is_component(component: &str) -> bool {
 }
 
 /// At most 128 word characters, dots and dashes; the first one a word character.
-pub(super) fn is_tag(tag: &str) -> bool {
+pub(crate) fn is_tag(tag: &str) -> bool {
     !tag.is_empty()
         && tag.len() <= MAX_TAG_CHARS
         && !tag.starts_with(['.', '-'])
@@ -74,7 +74,7 @@ pub(super) fn is_tag(tag: &str) -> bool {
 }
 
 /// One of the registered algorithms and its lower-case hexadecimal digits.
-pub(super) fn is_digest(digest: &str) -> bool {
+pub(crate) fn is_digest(digest: &str) -> bool {
     let Some((algorithm, hex)) = digest.split_once(':') else {
         return false;
     };

@@ -46,10 +46,14 @@ pub fn redact(text: &str) -> String {
     out
 }
 
-/// At most `limit` characters on one line.
+/// At most `limit` characters on one line, without control characters.
 #[must_use]
 pub fn shorten(text: &str, limit: usize) -> String {
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line = text
+        .split(|c: char| c.is_whitespace() || c.is_control())
+        .filter(|word| !word.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ");
     if line.chars().count() <= limit {
         return line;
     }
