@@ -73,6 +73,36 @@ pub struct SyncArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub common: Common,
+
+    /// Ask the registries what each tag names now: one HEAD an image.
+    #[arg(long)]
+    pub resolve: bool,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub registries: RegistryArgs,
+}
+
+/// How registries are reached.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Registries")]
+pub struct RegistryArgs {
+    /// The folder of docker's config.json with the logins. [default: .docker in your home]
+    #[arg(
+        long,
+        value_name = "FOLDER",
+        env = "DOCKER_CONFIG",
+        requires = "resolve"
+    )]
+    pub docker_config: Option<PathBuf>,
+
+    /// A registry without TLS, as host or host:port. May be given several times.
+    #[arg(long, value_name = "HOST", requires = "resolve")]
+    pub plain_http: Vec<String>,
+
+    /// Certificates (PEM) of authorities to trust beside the system's.
+    #[arg(long, value_name = "FILE", requires = "resolve")]
+    pub ca_file: Option<PathBuf>,
 }
 
 /// Flags of `synth`.

@@ -9,6 +9,8 @@ use drop_factory::run::{Outcome, Output, run};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    // Fails only if there is one already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     // These streams take colours out where nobody sees them.
     let mut out = anstream::stdout().lock();
     let mut err = anstream::stderr().lock();

@@ -5,6 +5,7 @@
 
 mod base;
 mod image;
+mod moves;
 mod settle;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +20,7 @@ use crate::problem::Problem;
 use crate::state::{self, Kind, Record, State};
 
 pub(crate) use image::ALL_TAGS;
+pub use moves::{Answer, Asked, MAX_MOVES, asked, record};
 pub use settle::{record_bypass, settle};
 
 /// What reading one Dockerfile gave.

@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
+use jiff::Timestamp;
 
-use crate::args::SyncArgs;
+use crate::args::{RegistryArgs, SyncArgs};
 use crate::dockerfile;
 use crate::enrollment::Images;
-use crate::folder::{Access, Change, Folder};
+use crate::folder::{Access, Change, Folder, label};
 use crate::problem::Problem;
+use crate::resolve;
 use crate::state::State;
-use crate::sync::{Merged, Read, ReadError, merge, settle};
+use crate::sync::{Merged, Read, ReadError, asked, merge, record, settle};
 use crate::yaml;
 
 use super::{Outcome, Output, carry_out, counted, images, now, open, say, text, write};
@@ -34,6 +36,9 @@ pub(super) fn run(args: &SyncArgs, output: &mut Output) -> Result<Outcome> {
     let now = now(common);
     let dockerfiles = read_dockerfiles(&folder, &images);
     let mut merged = merge(now, &images, &state, &dockerfiles);
+    if args.resolve {
+        resolve(&args.registries, &folder, &images, &mut merged, now)?;
+    }
     settle(&mut merged, now, &images, &dockerfiles);
     let changes = changes(&folder, &merged, &state);
     let outcome = say(&merged.problems, output)?;
@@ -50,6 +55,38 @@ pub(super) fn run(args: &SyncArgs, output: &mut Output) -> Result<Outcome> {
         )?;
     }
     Ok(outcome)
+}
+
+fn resolve(
+    args: &RegistryArgs,
+    folder: &Folder,
+    images: &Images,
+    merged: &mut Merged,
+    now: Timestamp,
+) -> Result<()> {
+    let docker = args
+        .docker_config
+        .clone()
+        .or_else(|| Some(std::env::home_dir()?.join(".docker")));
+    let access = resolve::Access {
+        docker_config: docker.map(|folder| folder.join("config.json")),
+        plain_http: args.plain_http.iter().cloned().collect(),
+        ca_file: args.ca_file.clone(),
+    };
+    let asked = asked(merged, images);
+    let references = asked.iter().map(|asked| asked.image.clone()).collect();
+    let answers = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(resolve::ask(references, &access))?;
+    record(merged, now, &asked, &answers.images, |kind, name| {
+        label(&folder.live(kind, name))
+    });
+    let problems = answers.problems.iter();
+    merged
+        .problems
+        .extend(problems.map(|problem| Problem::file("registry", problem)));
+    Ok(())
 }
 
 pub(super) fn read_dockerfiles(folder: &Folder, images: &Images) -> BTreeMap<String, Read> {
