@@ -36,8 +36,16 @@ pub fn redact(text: &str) -> String {
         };
         if is_secret {
             out.push_str(CUT);
-        } else {
+        } else if word.contains('?') {
             redact_word(word, &mut out);
+        } else {
+            // A form: `name=value&name=value`.
+            for (n, pair) in word.split('&').enumerate() {
+                if n > 0 {
+                    out.push('&');
+                }
+                redact_word(pair, &mut out);
+            }
         }
         out.push_str(&piece[word.len()..]);
         quoted = piece.ends_with('"');
@@ -202,6 +210,10 @@ mod tests {
             (
                 "failed to fetch oauth token: unexpected status: 401 Unauthorized",
                 "failed to fetch oauth token: unexpected status: 401 Unauthorized".to_owned(),
+            ),
+            (
+                "grant_type=password&username=me&password=hunter2",
+                "grant_type=password&username=me&password=<redacted>".to_owned(),
             ),
             (jwt, CUT.to_owned()),
             ("what? nothing", "what? nothing".to_owned()),

@@ -98,8 +98,9 @@ impl Transport {
     pub fn new(options: &Options, hosts: Arc<Hosts>) -> Result<Self, OptionsError> {
         let send = send::Send::new(options)?;
         let count = count::Count::new(send, Arc::clone(&hosts));
+        let retries = retry::Retries::new(hosts.patience());
         let pace = pace::Pace::new(count, hosts);
-        let service = tower::retry::Retry::new(retry::Retries::default(), pace);
+        let service = tower::retry::Retry::new(retries, pace);
         Ok(Self {
             service: BoxCloneSyncService::new(service),
         })

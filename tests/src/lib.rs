@@ -2,7 +2,8 @@
 //!
 //! `Cluster` ties the parts together; each part can be used alone. Everything listens on 127.0.0.1 on free ports, lives in a
 //! private directory and ends with its owner, even when a test panics or its process is killed. Nothing here is a mock of a
-//! part that exists: only what a real runtime cannot be made to do is scripted (`scripted_cri`).
+//! part that exists: only what a real runtime or registry cannot be made to do is scripted (`scripted_cri`,
+//! `scripted_registry`).
 
 pub mod agent;
 pub mod agent_pod;
@@ -31,7 +32,11 @@ pub mod prometheus;
 pub mod proxy;
 pub mod raw_session;
 pub mod registry;
+pub mod registry_client;
 pub mod scrape;
 pub mod scripted_cri;
+pub mod scripted_registry;
+pub mod skopeo;
+pub mod token_server;
 pub mod tokens;
 pub mod wait;

@@ -46,6 +46,31 @@ pub fn kubernetes(program: &str) -> Result<PathBuf> {
     })
 }
 
+/// The registry of the distribution project, version 3, which `hack/setup` builds into the cache.
+pub fn distribution() -> Result<PathBuf> {
+    let cache = cache_folder()?;
+    let mut found: Vec<PathBuf> = std::fs::read_dir(&cache)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| {
+            entry
+                .file_name()
+                .to_string_lossy()
+                .starts_with("distribution-3")
+        })
+        .map(|entry| entry.path().join("registry"))
+        .filter(|candidate| candidate.is_file())
+        .collect();
+    found.sort();
+    found.pop().with_context(|| {
+        format!(
+            "the registry of distribution 3 is not in {}; run hack/setup",
+            cache.display()
+        )
+    })
+}
+
 /// One of our own programs, beside the running test in the target folder.
 pub fn built(program: &str) -> Result<PathBuf> {
     let me = std::env::current_exe().context("find the running program")?;

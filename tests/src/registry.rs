@@ -1,4 +1,4 @@
-//! A real registry (distribution 2.8) on a free port: the storage behind the proxies.
+//! A real registry on a free port: the storage behind the proxies, or one that wants passwords, tokens or certificates.
 
 use std::path::Path;
 use std::time::Duration;
@@ -6,9 +6,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use hyper::Method;
+use tokio::net::TcpStream;
 
 use crate::images::{Blob, MANIFEST_TYPES};
 use crate::process::{Process, Program};
+use crate::token_server::{ISSUER, SERVICE, TokenServer};
 use crate::{http, parts, ports};
 
 /// The registry's process and address.
@@ -18,9 +20,79 @@ pub struct Registry {
     address: String,
 }
 
-impl Registry {
-    /// Starts one with its storage in `folder`.
-    pub async fn start(folder: &Path) -> Result<Self> {
+/// Which registry, and how it is to be reached.
+#[derive(Clone, Debug, Default)]
+pub struct Setup {
+    version: Version,
+    /// Further sections of the configuration, as YAML.
+    more: Vec<String>,
+    /// The `http` section's further fields, as YAML in one line.
+    http: Vec<String>,
+}
+
+/// Which program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Version {
+    /// Debian's docker-registry 2.8: gives all tags at once, in no order.
+    #[default]
+    Two,
+    /// Distribution 3: pages.
+    Three,
+}
+
+impl Setup {
+    /// Open to everybody, over plain HTTP.
+    #[must_use]
+    pub fn new(version: Version) -> Self {
+        Self {
+            version,
+            ..Self::default()
+        }
+    }
+
+    /// Wants a user name and a password from `file` (htpasswd, bcrypt).
+    #[must_use]
+    pub fn passwords(mut self, file: &Path) -> Self {
+        self.more.push(format!(
+            "auth: {{htpasswd: {{realm: drop-tests, path: '{}'}}}}\n",
+            file.display()
+        ));
+        self
+    }
+
+    /// Wants tokens of a token server.
+    #[must_use]
+    pub fn tokens(mut self, server: &TokenServer) -> Self {
+        self.more.push(format!(
+            "auth: {{token: {{realm: '{}', service: '{SERVICE}', issuer: '{ISSUER}', rootcertbundle: '{}'}}}}\n",
+            server.realm(),
+            server.certificate().display()
+        ));
+        self
+    }
+
+    /// Speaks TLS with this certificate and key; wants client certificates of `clients` if that is given.
+    #[must_use]
+    pub fn tls(mut self, certificate: &Path, key: &Path, clients: Option<&Path>) -> Self {
+        let clients = clients.map(|file| format!(", clientcas: ['{}']", file.display()));
+        self.http.push(format!(
+            ", tls: {{certificate: '{}', key: '{}'{}}}",
+            certificate.display(),
+            key.display(),
+            clients.unwrap_or_default()
+        ));
+        self
+    }
+
+    /// Gives at most so many tags a page (version 3).
+    #[must_use]
+    pub fn tags_a_page(mut self, most: usize) -> Self {
+        self.more.push(format!("tags: {{maxtags: {most}}}\n"));
+        self
+    }
+
+    /// Starts it with its storage in `folder`.
+    pub async fn start(&self, folder: &Path) -> Result<Registry> {
         std::fs::create_dir_all(folder).context("create the registry's folder")?;
         let address = ports::address()?;
         let config = folder.join("registry.yaml");
@@ -28,22 +100,38 @@ impl Registry {
             "version: 0.1
 log: {{level: warn, accesslog: {{disabled: true}}}}
 storage: {{filesystem: {{rootdirectory: '{}'}}, delete: {{enabled: true}}}}
-http: {{addr: '{address}'}}
-",
-            folder.join("storage").display()
+http: {{addr: '{address}'{}}}
+{}",
+            folder.join("storage").display(),
+            self.http.concat(),
+            self.more.concat()
         );
         std::fs::write(&config, text).context("write the registry's configuration")?;
-        let program = Program::new("registry", parts::installed("docker-registry")?, folder)
+        let path = match self.version {
+            Version::Two => parts::installed("docker-registry")?,
+            Version::Three => parts::distribution()?,
+        };
+        let program = Program::new("registry", path, folder)
+            .env("OTEL_TRACES_EXPORTER", "none")
             .arg("serve")
             .arg(config);
         let mut process = Process::start(program)?;
-        let ping = format!("http://{address}/v2/");
         process
             .wait_ready(Duration::from_secs(20), async || {
-                http::get(&ping).await?.success().map(drop)
+                TcpStream::connect(&address)
+                    .await
+                    .map(drop)
+                    .context("connect")
             })
             .await?;
-        Ok(Self { process, address })
+        Ok(Registry { process, address })
+    }
+}
+
+impl Registry {
+    /// Starts an open one with its storage in `folder`.
+    pub async fn start(folder: &Path) -> Result<Self> {
+        Setup::default().start(folder).await
     }
 
     /// `127.0.0.1:port` of the registry itself, behind all proxies: what is pushed and asked here is in no proxy's log.

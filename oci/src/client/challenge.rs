@@ -11,6 +11,19 @@ pub(super) enum Challenge {
     Bearer(TokenServer),
 }
 
+impl Challenge {
+    /// The part that holds for all repositories of a registry.
+    pub(super) fn without_scope(self) -> Self {
+        match self {
+            Self::Bearer(server) => Self::Bearer(TokenServer {
+                scope: None,
+                ..server
+            }),
+            other => other,
+        }
+    }
+}
+
 /// Where a registry's tokens come from, as it says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TokenServer {

@@ -44,6 +44,8 @@ impl Known {
 
     pub(super) fn learn_challenge(&mut self, registry: &str, challenge: Challenge, now: Instant) {
         make_room(&mut self.challenges, |(_, until)| *until > now);
+        // What a token must allow is said for one repository, and the rest for all of the registry.
+        let challenge = challenge.without_scope();
         let entry = (challenge, now + CHALLENGE_HOLDS);
         self.challenges.insert(registry.to_owned(), entry);
     }

@@ -308,3 +308,34 @@ fn refusal(credential: &Credential, answered: Answered) -> Failure {
 fn now() -> std::time::Instant {
     Instant::now().into_std()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn realm_at(registry: &str, realm: &str) -> Result<Url, Failure> {
+        let server = TokenServer {
+            realm: realm.to_owned(),
+            service: None,
+            scope: None,
+        };
+        realm_of(&server, &Repository::at(registry, "app").unwrap())
+    }
+
+    #[test]
+    fn logins_go_to_a_token_server_by_plain_http_only_if_the_registry_is_plain_too() {
+        assert!(realm_at("https://r.example", "https://auth.example/token?a=b").is_ok());
+        assert!(realm_at("http://r.example", "https://auth.example/token").is_ok());
+        assert!(realm_at("http://r.example", "http://auth.example/token").is_ok());
+        for realm in [
+            "http://auth.example/token",
+            "ftp://auth.example",
+            "/token",
+            "",
+        ] {
+            let refusal = realm_at("https://r.example", realm).unwrap_err();
+            assert_eq!(refusal.class(), "refused", "{realm}");
+            assert!(refusal.to_string().contains("https:// realm"), "{refusal}");
+        }
+    }
+}

@@ -52,6 +52,11 @@ impl Hosts {
         })
     }
 
+    /// Longest pause that a request waits out.
+    pub(super) fn patience(&self) -> Duration {
+        self.limits.patience
+    }
+
     /// The metric label of a host: its name, or `other` for hosts that came after the first 32.
     pub(super) fn label(&self, name: &str) -> String {
         let labels = &mut self.known().labels;

@@ -20,27 +20,28 @@ const FIRST_WAIT: Duration = Duration::from_millis(200);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Retries {
     made: u32,
-}
-
-impl Default for Retries {
-    fn default() -> Self {
-        Self { made: 1 }
-    }
+    patience: Duration,
 }
 
 impl Retries {
+    /// Pauses of a host up to `patience` are waited out.
+    pub(super) fn new(patience: Duration) -> Self {
+        Self { made: 1, patience }
+    }
+
     /// The wait before another attempt, or none if there is none. `random` is from 0 to 1.
     ///
     /// Names without an address, broken trust, a deadline and a full answer do not change within a second. A throttled request
-    /// has no wait here: the host's pause is waited out, or not, by the layer below.
+    /// has no wait here: the layer below waits for the end of the host's pause.
     fn next(self, result: &Result<Answer, Failure>, random: f64) -> Option<Duration> {
         if self.made >= ATTEMPTS {
             return None;
         }
         match result {
             Err(Failure::Throttled {
-                answer: Some(_), ..
-            }) => Some(Duration::ZERO),
+                wait,
+                answer: Some(_),
+            }) => (*wait <= self.patience).then_some(Duration::ZERO),
             Err(Failure::Connection(_)) => Some(self.wait(random)),
             Ok(answer) if is_passing(answer.status) => Some(self.wait(random)),
             _ => None,
@@ -96,7 +97,7 @@ mod tests {
 
     #[test]
     fn only_what_may_pass_is_tried_again() {
-        let first = Retries::default();
+        let first = Retries::new(Duration::from_secs(5));
         for code in [408, 500, 502, 503, 504] {
             assert!(first.next(&Ok(status(code)), 0.0).is_some(), "{code}");
         }
@@ -118,20 +119,22 @@ mod tests {
 
     #[test]
     fn a_throttled_request_waits_below_and_a_paused_host_is_not_asked_again() {
-        let first = Retries::default();
+        let first = Retries::new(Duration::from_secs(5));
         let wait = Duration::from_secs(1);
         let answer = Some(Answered::new(StatusCode::TOO_MANY_REQUESTS, b""));
         let throttled = Err(Failure::Throttled { wait, answer });
         assert_eq!(first.next(&throttled, 0.5), Some(Duration::ZERO));
+        assert_eq!(Retries::new(wait / 2).next(&throttled, 0.5), None);
         let paused = Err(Failure::Throttled { wait, answer: None });
         assert_eq!(first.next(&paused, 0.5), None);
     }
 
     #[test]
     fn waits_double_with_jitter_and_end() {
+        let first = Retries::new(Duration::ZERO);
         let waits = |random: f64| {
             (1..=3)
-                .map(|made| Retries { made }.next(&Ok(status(503)), random))
+                .map(|made| Retries { made, ..first }.next(&Ok(status(503)), random))
                 .map(|wait| wait.map(|wait| wait.as_millis()))
                 .collect::<Vec<_>>()
         };

@@ -133,6 +133,10 @@ impl Send {
             return Failure::Tls(quote(&tls.to_string()));
         }
         let text = quote(&causes.join(": "));
+        // HTTP/2 passes on what the other side says of the TLS handshake as text alone.
+        if text.contains("fatal alert") {
+            return Failure::Tls(text);
+        }
         if causes.iter().any(|cause| cause.starts_with("dns error")) {
             return Failure::Dns(text);
         }
@@ -157,20 +161,25 @@ fn causes(error: &reqwest::Error) -> Vec<String> {
     causes
 }
 
-/// What rustls found wrong. It travels inside of I/O errors, which do not show it as their source.
+/// What rustls found wrong.
 fn find_tls(error: &reqwest::Error) -> Option<&rustls::Error> {
     let mut source = error.source();
     while let Some(cause) = source {
-        let found = cause.downcast_ref::<rustls::Error>().or_else(|| {
-            cause
-                .downcast_ref::<std::io::Error>()
-                .and_then(std::io::Error::get_ref)
-                .and_then(|inner| inner.downcast_ref())
-        });
-        if found.is_some() {
-            return found;
+        if let Some(found) = unwrap_tls(cause) {
+            return Some(found);
         }
         source = cause.source();
     }
     None
+}
+
+/// It travels inside of I/O errors, sometimes of two, which do not show it as their source.
+fn unwrap_tls<'a>(mut error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
+    while let Some(inner) = error
+        .downcast_ref::<std::io::Error>()
+        .and_then(std::io::Error::get_ref)
+    {
+        error = inner;
+    }
+    error.downcast_ref()
 }
