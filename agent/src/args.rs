@@ -183,7 +183,10 @@ impl RunArgs {
             Trust::Proven {
                 ca_file: needed("--coordinator-ca-file", &self.coordinator_ca_file)?,
                 token_file: needed("--token-file", &self.token_file)?,
-                name: self.coordinator_tls_name.clone(),
+                name: self.coordinator_tls_name.clone().unwrap_or_else(|| {
+                    let host = self.coordinator.uri().host().unwrap_or_default();
+                    host.trim_matches(['[', ']']).to_owned()
+                }),
             }
         };
         Ok(Place {

@@ -7,6 +7,7 @@ pub mod place;
 
 use std::time::Duration;
 
+use drop_oci::redact::{redact, shorten};
 use drop_proto::coordinator_client::CoordinatorClient;
 use drop_proto::{AgentMessage, CoordinatorMessage, MAX_MESSAGE_BYTES};
 use tokio::sync::{mpsc, oneshot};
@@ -15,7 +16,6 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use tracing::{debug, warn};
 
-use crate::redact::{redact, shorten};
 use crate::session::place::{Bearer, Place};
 
 /// Messages that wait to be sent. An agent has little to say; if so many wait, the other side does not read.

@@ -38,8 +38,7 @@ pub struct Args {
     /// Where /healthz and /readyz are served; 0 disables them.
     #[arg(long, value_name = "ADDRESS", default_value = ":8081")]
     pub health_probe_bind_address: BindAddress,
-    /// Namespace of the release: of the agents, the coordinator's certificates, and the Secrets that `CachedImage`s name (none
-    /// of these is read yet).
+    /// Namespace of the release: of the agents, the coordinator's certificates, and the Secrets that `CachedImage`s name.
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE", default_value = "drop-system", value_parser = dns_label)]
     pub pod_namespace: String,
     /// Sessions without TLS and tokens: whoever connects is believed. Only on a loopback address.

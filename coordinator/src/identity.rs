@@ -53,12 +53,12 @@ impl Standing {
 fn set(
     standing: &watch::Sender<Standing>,
     half: impl Fn(&mut Standing) -> &mut Result<(), String>,
-    state: Result<(), String>,
+    state: &Result<(), String>,
 ) -> bool {
     standing.send_if_modified(|standing| {
         let half = half(standing);
-        let changed = *half != state;
-        *half = state.clone();
+        let changed = half != state;
+        half.clone_from(state);
         changed
     })
 }

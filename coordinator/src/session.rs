@@ -23,6 +23,12 @@ use crate::node_set::NodeId;
 use crate::pacing::{Grant, PROOF_BY_RUNNING};
 use crate::session::limits::{Allowance, UNKNOWN_GRANTS};
 
+/// Most pulls that a node may say it takes at once.
+const MAX_PARALLEL: u32 = 64;
+/// Tokens of other leaders are start times as well: none is weeks ahead of ours. A larger one was given by no coordinator, and
+/// counting on from there would run out of numbers.
+const TOKENS_AHEAD: u64 = 1 << 44;
+
 impl Core {
     pub(crate) fn connected(&mut self, now: Now, session: SessionId, hello: Hello) {
         if hello.node.is_empty() || hello.instance.is_empty() {
@@ -68,7 +74,7 @@ impl Core {
             unknown_grants: Allowance::default(),
         });
         node.lost_at = None;
-        node.max_parallel = hello.max_parallel_pulls.clamp(1, 64);
+        node.max_parallel = hello.max_parallel_pulls.clamp(1, MAX_PARALLEL);
         let orphaned = if former_instance == hello.instance {
             Vec::new()
         } else {
@@ -98,7 +104,9 @@ impl Core {
         if let Some(session) = self.nodes.get_mut(id).and_then(|n| n.session.as_mut()) {
             session.unclaimed = unclaimed;
         }
-        for held in &hello.held {
+        // A node holds no more than it takes at once.
+        let most = hello.max_parallel_pulls.clamp(1, MAX_PARALLEL) as usize;
+        for held in hello.held.iter().take(most) {
             self.adopt_grant(now, id, held);
             self.revoke_unwanted(session, id, held);
         }
@@ -135,7 +143,9 @@ impl Core {
             revoked: false,
         };
         self.grants.insert(held.token, grant);
-        self.next_token = self.next_token.max(held.token + 1);
+        if held.token <= self.config.first_token.saturating_add(TOKENS_AHEAD) {
+            self.next_token = self.next_token.max(held.token + 1);
+        }
         if let Some(policy) = self.policies.get_mut(&policy) {
             policy.adopted(node);
         }

@@ -1,8 +1,8 @@
-//! What drop knows of images in registries: what a text names, who may read it, which tags to take, and what a registry says of
-//! it, at a pace that the registry bears.
+//! What drop knows of images in registries: what a text names, who may read it, what a registry says of it at a pace that the
+//! registry bears, which tags to take.
 //!
-//! It knows no cluster. Decisions are pure and in files of their own; what opens connections is [`transport`], and whoever uses
-//! it installs rustls's `ring` provider first, once in its `main`. The keychain runs programs that hand out credentials.
+//! It knows no cluster. Decisions are pure and in files of their own. What opens connections is [`transport`], and whoever uses
+//! it installs rustls's `ring` provider first, once in its `main`; what runs programs is [`keychain`].
 
 pub mod client;
 pub mod credential;

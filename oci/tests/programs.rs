@@ -40,13 +40,9 @@ fn users(credentials: &[Credential]) -> Vec<&str> {
 
 /// All that a log could show of an error.
 fn shown(error: &(dyn Error + 'static)) -> String {
-    let mut text = format!("{error:?}");
-    let mut next = Some(error);
-    while let Some(error) = next {
-        text.push_str(&format!(" / {error}"));
-        next = error.source();
-    }
-    text
+    let messages = std::iter::successors(Some(error), |&error| error.source());
+    let messages: Vec<_> = messages.map(ToString::to_string).collect();
+    format!("{error:?} / {}", messages.join(" / "))
 }
 
 fn docker_config(json: &str) -> DockerConfig {

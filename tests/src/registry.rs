@@ -13,6 +13,9 @@ use crate::process::{Process, Program};
 use crate::token_server::{ISSUER, SERVICE, TokenServer};
 use crate::{http, parts, ports};
 
+/// A file for [`Setup::passwords`]: `htpasswd -nbB me correct-horse`.
+pub const HTPASSWD: &str = "me:$2y$05$7ubPtiLDjV.c7Cu9kTgch.6v4kZkejCkmYoV.yzqyiIAkXumLTORW\n";
+
 /// The registry's process and address.
 #[derive(Debug)]
 pub struct Registry {

@@ -29,109 +29,7 @@ type Case = (&'static str, Kind, (Code, &'static str));
 #[tokio::test(flavor = "multi_thread")]
 async fn each_excess_ends_the_session_of_its_agent_and_of_no_other() -> Result<()> {
     let mut scene = Scene::start().await?;
-    let long = "r".repeat(513);
-    let image = |reference: &str, digests: usize| InventoryImage {
-        reference: reference.to_owned(),
-        present: true,
-        digests: vec!["sha256:0".to_owned(); digests],
-        lost: false,
-    };
-    let inventory = |complete, images| {
-        Kind::Inventory(Inventory {
-            revision: 1,
-            complete,
-            images,
-        })
-    };
-    let ask = |references| {
-        Kind::Ask(Ask {
-            references,
-            withdrawn: Vec::new(),
-        })
-    };
-    let too_large = (Code::ResourceExhausted, "too_large");
-    let too_fast = (Code::ResourceExhausted, "too_fast");
-    let unknown = (Code::InvalidArgument, "unknown_grants");
-    let cases: [Case; 15] = [
-        ("a long reference", ask(vec![long.clone()]), too_large),
-        (
-            "many references",
-            ask(vec![String::new(); 20_001]),
-            too_large,
-        ),
-        (
-            "many images",
-            inventory(false, vec![image("", 0); 20_001]),
-            too_large,
-        ),
-        (
-            "many digests",
-            inventory(false, vec![image("", 65)]),
-            too_large,
-        ),
-        (
-            "many tokens",
-            Kind::Renew(Renew {
-                tokens: vec![1; 1_025],
-            }),
-            too_large,
-        ),
-        (
-            "a long failure",
-            Kind::Failed(Failed {
-                message: "x".repeat(1_025),
-                ..Failed::default()
-            }),
-            too_large,
-        ),
-        (
-            "a long state",
-            Kind::Runtime(RuntimeState {
-                runtime: "x".repeat(257),
-                ..RuntimeState::default()
-            }),
-            too_large,
-        ),
-        (
-            "a flood of asks",
-            ask(vec!["r.example/a:1".to_owned()]),
-            too_fast,
-        ),
-        (
-            "a flapping runtime",
-            Kind::Runtime(RuntimeState::default()),
-            too_fast,
-        ),
-        (
-            "grants that nobody gave",
-            Kind::Renew(Renew {
-                tokens: (1..1_000).collect(),
-            }),
-            unknown,
-        ),
-        (
-            "starts of nothing",
-            Kind::Started(Started { token: 7 }),
-            unknown,
-        ),
-        ("ends of nothing", Kind::Done(Done::default()), unknown),
-        (
-            "releases of nothing",
-            Kind::Release(Release { token: 7 }),
-            unknown,
-        ),
-        (
-            "two complete inventories",
-            inventory(true, Vec::new()),
-            (Code::InvalidArgument, "invalid"),
-        ),
-        (
-            "two Hellos",
-            Kind::Hello(hello("node-9", "again")),
-            (Code::InvalidArgument, "invalid"),
-        ),
-    ];
-    for (what, kind, (code, reason)) in cases {
+    for (what, kind, (code, reason)) in excesses().into_iter().chain(breaches()) {
         let before = scene.refused(reason).await?;
         let session = scene.welcomed("node-9").await?;
         let refusal = repeat(session, &encoded(kind))
@@ -276,6 +174,117 @@ async fn a_session_without_a_hello_and_a_connection_after_its_session_are_closed
         .await
         .context("a connection without a session stays open")?;
     scene.others_go_on().await
+}
+
+/// More of something than an agent has.
+fn excesses() -> Vec<Case> {
+    let long = "r".repeat(513);
+    let image = |reference: &str, digests: usize| InventoryImage {
+        reference: reference.to_owned(),
+        present: true,
+        digests: vec!["sha256:0".to_owned(); digests],
+        lost: false,
+    };
+    let inventory = |images| {
+        Kind::Inventory(Inventory {
+            revision: 1,
+            complete: false,
+            images,
+        })
+    };
+    let ask = |references| {
+        Kind::Ask(Ask {
+            references,
+            withdrawn: Vec::new(),
+        })
+    };
+    let too_large = (Code::ResourceExhausted, "too_large");
+    let too_fast = (Code::ResourceExhausted, "too_fast");
+    vec![
+        ("a long reference", ask(vec![long.clone()]), too_large),
+        (
+            "many references",
+            ask(vec![String::new(); 20_001]),
+            too_large,
+        ),
+        (
+            "many images",
+            inventory(vec![image("", 0); 20_001]),
+            too_large,
+        ),
+        ("many digests", inventory(vec![image("", 65)]), too_large),
+        (
+            "many tokens",
+            Kind::Renew(Renew {
+                tokens: vec![1; 1_025],
+            }),
+            too_large,
+        ),
+        (
+            "a long failure",
+            Kind::Failed(Failed {
+                message: "x".repeat(1_025),
+                ..Failed::default()
+            }),
+            too_large,
+        ),
+        (
+            "a long state",
+            Kind::Runtime(RuntimeState {
+                runtime: "x".repeat(257),
+                ..RuntimeState::default()
+            }),
+            too_large,
+        ),
+        (
+            "a flood of asks",
+            ask(vec!["r.example/a:1".to_owned()]),
+            too_fast,
+        ),
+        (
+            "a flapping runtime",
+            Kind::Runtime(RuntimeState::default()),
+            too_fast,
+        ),
+    ]
+}
+
+/// What no agent says.
+fn breaches() -> Vec<Case> {
+    let unknown = (Code::InvalidArgument, "unknown_grants");
+    vec![
+        (
+            "grants that nobody gave",
+            Kind::Renew(Renew {
+                tokens: (1..1_000).collect(),
+            }),
+            unknown,
+        ),
+        (
+            "starts of nothing",
+            Kind::Started(Started { token: 7 }),
+            unknown,
+        ),
+        ("ends of nothing", Kind::Done(Done::default()), unknown),
+        (
+            "releases of nothing",
+            Kind::Release(Release { token: 7 }),
+            unknown,
+        ),
+        (
+            "two complete inventories",
+            Kind::Inventory(Inventory {
+                complete: true,
+                ..Inventory::default()
+            }),
+            (Code::InvalidArgument, "invalid"),
+        ),
+        (
+            "two Hellos",
+            Kind::Hello(hello("node-9", "again")),
+            (Code::InvalidArgument, "invalid"),
+        ),
+    ]
 }
 
 /// A coordinator, an agent that behaves, and a node whose agent the tests are.

@@ -13,15 +13,12 @@ use drop_tests::certificates::Authority;
 use drop_tests::dirs::Scratch;
 use drop_tests::images::Recipe;
 use drop_tests::proxy::Proxy;
-use drop_tests::registry::{Registry, Setup, Version};
+use drop_tests::registry::{HTPASSWD, Registry, Setup, Version};
 use drop_tests::registry_client::{basic, client, plain};
 use drop_tests::skopeo::{self, Place};
 use drop_tests::token_server::{LOGIN, REFRESH_TOKEN, TokenServer};
 
 const VERSIONS: [Version; 2] = [Version::Two, Version::Three];
-
-/// `htpasswd -nbB me correct-horse`.
-const HTPASSWD: &str = "me:$2y$05$7ubPtiLDjV.c7Cu9kTgch.6v4kZkejCkmYoV.yzqyiIAkXumLTORW\n";
 
 /// An image for two platforms, which skopeo copies wherever a test wants it.
 struct Source {

@@ -78,8 +78,8 @@ pub enum Trust {
         ca_file: PathBuf,
         /// A ServiceAccount token with audience `drop-coordinator`.
         token_file: PathBuf,
-        /// The name in the coordinator's certificate; the URL's host if there is none.
-        name: Option<String>,
+        /// The name in the coordinator's certificate, wherever the connection goes.
+        name: String,
     },
 }
 
@@ -151,12 +151,10 @@ impl Place {
         };
         let authorities = read_authorities(ca_file)?;
         let token = read_token(token_file)?;
-        let mut tls = ClientTlsConfig::new()
+        let tls = ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(authorities))
+            .domain_name(name)
             .timeout(CONNECT_TIMEOUT);
-        if let Some(name) = name {
-            tls = tls.domain_name(name);
-        }
         let connected = self.endpoint.clone().tls_config(tls)?.connect().await;
         let channel = connected.map_err(|error| {
             if causes(&error).contains("UnknownIssuer") {

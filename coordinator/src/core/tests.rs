@@ -5,6 +5,7 @@ mod credentials;
 mod failures;
 mod landing;
 mod limits;
+mod misbehaviour;
 mod restarts;
 mod sessions;
 

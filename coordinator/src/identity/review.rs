@@ -157,7 +157,7 @@ impl Reviewer {
             resource: "tokenreviews.authentication.k8s.io",
             source: Box::new(source),
         })?;
-        if set(&self.standing, |s| &mut s.reviews, Ok(())) {
+        if set(&self.standing, |s| &mut s.reviews, &Ok(())) {
             info!("tokens can be reviewed");
         }
         Ok(review.status.unwrap_or_default())
@@ -179,7 +179,7 @@ impl Reviewer {
 
     fn tell(&self, error: &Error) {
         let text = error.to_string();
-        if set(&self.standing, |s| &mut s.reviews, Err(text.clone())) {
+        if set(&self.standing, |s| &mut s.reviews, &Err(text.clone())) {
             warn!(
                 error = text,
                 "tokens cannot be reviewed: no agent can connect, will retry"

@@ -122,7 +122,7 @@ impl Own {
                 info!(name = self.names.first(), expires = %signer.expires, "serves a new certificate");
                 signed_by = Some(signer.clone());
             }
-            set(&standing, |s| &mut s.certificate, state);
+            set(&standing, |s| &mut s.certificate, &state);
             let wait = if trouble.is_some() {
                 RETRY
             } else {

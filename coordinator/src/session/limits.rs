@@ -250,7 +250,7 @@ mod tests {
             digests,
             lost: false,
         };
-        let ask = |count| {
+        let ask = |count: usize| {
             Kind::Ask(Ask {
                 references: vec![String::new(); count / 2],
                 withdrawn: vec![String::new(); count - count / 2],

@@ -206,7 +206,7 @@ fn every_form_of_a_login_is_read() {
         "credsStore": "desktop",
         "HttpHeaders": {"User-Agent": "docker"},
     });
-    let keychain = Keychain::from_docker_config_json(config.to_string().as_bytes()).ok();
+    let keychain = Keychain::from_docker_config_json(config.to_string().as_bytes());
     let keychain = keychain.expect("logins");
     for (host, expected) in [
         ("plain.io", vec!["plain"]),
@@ -262,9 +262,7 @@ fn secrets_are_read_by_their_type() {
             "",
         ),
     ] {
-        let keychain = Keychain::from_registry_secret(&secret, &basic)
-            .ok()
-            .expect("logins");
+        let keychain = Keychain::from_registry_secret(&secret, &basic).expect("logins");
         assert_eq!(
             users(&keychain.matching(&image("r.io/team/app"))),
             [expected]

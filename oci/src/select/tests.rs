@@ -15,10 +15,6 @@ fn select<'a>(rules: &Rules, tags: &[&'a str]) -> Vec<&'a str> {
     selection.select(tags.iter().copied())
 }
 
-fn some(text: &str) -> Option<String> {
-    Some(text.to_owned())
-}
-
 #[test]
 fn constraints_are_read_as_masterminds_reads_them() {
     let (versions, rows) = MASTERMINDS.split_once('\n').unwrap();
@@ -268,12 +264,12 @@ fn only_tags_that_are_included_and_not_excluded_are_taken() {
         signature.as_str(),
     ];
     let rules = Rules {
-        include: some(r"^v\d+\.\d+\.\d+$"),
+        include: Some(r"^v\d+\.\d+\.\d+$".to_owned()),
         ..Rules::default()
     };
     assert_eq!(select(&rules, &tags), ["v1.2.3"]);
     let rules = Rules {
-        exclude: some(COSIGN_TAGS),
+        exclude: Some(COSIGN_TAGS.to_owned()),
         ..Rules::default()
     };
     assert_eq!(
@@ -281,14 +277,14 @@ fn only_tags_that_are_included_and_not_excluded_are_taken() {
         ["v1.2.3", "v1.2.3-rc.1", "v1.2", "latest"]
     );
     let rules = Rules {
-        include: some("v1"),
-        exclude: some("rc"),
+        include: Some("v1".to_owned()),
+        exclude: Some("rc".to_owned()),
         ..Rules::default()
     };
     assert_eq!(select(&rules, &tags), ["v1.2.3", "v1.2"]);
     let rules = Rules {
-        include: some(""),
-        exclude: some(""),
+        include: Some(String::new()),
+        exclude: Some(String::new()),
         ..Rules::default()
     };
     assert_eq!(
@@ -301,8 +297,8 @@ fn only_tags_that_are_included_and_not_excluded_are_taken() {
 #[test]
 fn the_version_is_what_the_first_group_of_the_pattern_matches() {
     let rules = Rules {
-        version_pattern: some(r"^release-(\d+)(-\w+)?$"),
-        constraint: some(">=9"),
+        version_pattern: Some(r"^release-(\d+)(-\w+)?$".to_owned()),
+        constraint: Some(">=9".to_owned()),
         ..Rules::default()
     };
     let tags = ["release-9", "release-10-lts", "release-8", "10.0"];
@@ -312,7 +308,7 @@ fn the_version_is_what_the_first_group_of_the_pattern_matches() {
 #[test]
 fn a_constraint_takes_only_tags_whose_version_satisfies_it() {
     let rules = Rules {
-        constraint: some("^1.2"),
+        constraint: Some("^1.2".to_owned()),
         ..Rules::default()
     };
     let tags = ["1.2.0", "1.9", "2.0", "latest", "1.3-alpine", "app-1.5"];
@@ -323,7 +319,7 @@ fn a_constraint_takes_only_tags_whose_version_satisfies_it() {
 fn rules_that_cannot_be_used_are_refused_with_their_field() {
     let message = |rules: Rules| Selection::try_from(&rules).unwrap_err().to_string();
     let include = message(Rules {
-        include: some("(v1"),
+        include: Some("(v1".to_owned()),
         ..Rules::default()
     });
     assert!(
@@ -331,7 +327,7 @@ fn rules_that_cannot_be_used_are_refused_with_their_field() {
         "{include}"
     );
     let exclude = message(Rules {
-        exclude: some("(?!v1)"),
+        exclude: Some("(?!v1)".to_owned()),
         ..Rules::default()
     });
     assert!(
@@ -339,17 +335,17 @@ fn rules_that_cannot_be_used_are_refused_with_their_field() {
         "{exclude}"
     );
     let huge = message(Rules {
-        include: some("(a{1000}){1000}"),
+        include: Some("(a{1000}){1000}".to_owned()),
         ..Rules::default()
     });
     assert!(huge.contains("size limit"), "{huge}");
     let group = message(Rules {
-        version_pattern: some("v.*"),
+        version_pattern: Some("v.*".to_owned()),
         ..Rules::default()
     });
     assert!(group.contains("parentheses"), "{group}");
     let constraint = message(Rules {
-        constraint: some("newest"),
+        constraint: Some("newest".to_owned()),
         ..Rules::default()
     });
     assert!(constraint.contains("newest"), "{constraint}");

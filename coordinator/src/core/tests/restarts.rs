@@ -55,6 +55,34 @@ fn a_new_leader_takes_over_what_the_old_one_granted() {
 }
 
 #[test]
+fn a_held_token_that_no_coordinator_gave_does_not_use_up_the_numbers() {
+    let mut world = World::new(1);
+    world.policy("open", open());
+    world.image("a", with_policy("open"));
+    let token = u64::MAX;
+    let reference = REFERENCE.to_owned();
+    let held = HeldGrant {
+        token,
+        reference,
+        running_ms: 1,
+    };
+    world.step(Input::Disconnected(SessionId(1)));
+    world.connect(1, vec![held]);
+    world.done(1, token, "sha256:one");
+    world.image("b", |spec| {
+        with_policy("open")(spec);
+        spec.image = "r.io/b".to_owned();
+    });
+    world.ask(1, "r.io/b:1");
+    world.pass_secs(120);
+    let granted: Vec<_> = world.grants.iter().map(|(_, grant)| grant.token).collect();
+    assert!(
+        granted.first().is_some_and(|first| *first < 100),
+        "{granted:?}"
+    );
+}
+
+#[test]
 fn a_restart_writes_nothing_that_is_still_true() {
     let mut old = World::new(2);
     old.policy("open", open());
