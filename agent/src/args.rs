@@ -3,16 +3,17 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use drop_api::{DurationError, GoDuration};
 use drop_daemon::bind::BindAddress;
 use drop_daemon::logging::LogArgs;
-use tonic::transport::Endpoint;
 
 use crate::bake::{Format, Options, Terminal};
 use crate::logins::{self, Providers};
-use crate::runtime::Socket;
-use crate::session::place::{self, Place, Trust};
+use crate::node::{DiskLimits, Prefix};
+use crate::runtime::{Runtime, Socket};
+use crate::session::place::{Coordinator, Place, Trust};
 
 const SOCKET: &str = "unix:///run/containerd/containerd.sock";
 
@@ -71,6 +72,10 @@ pub struct RuntimeArgs {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub max_parallel_pulls: u32,
 
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub disk: DiskArgs,
+
     /// The kubelet's CredentialProviderConfig (v1): its plugins are asked for logins after the image's own pull Secrets. They
     /// run on this node with the agent's rights.
     #[arg(
@@ -90,6 +95,16 @@ pub struct RuntimeArgs {
 }
 
 impl RuntimeArgs {
+    /// The runtime that they name.
+    #[must_use]
+    pub fn runtime(&self) -> Runtime {
+        let runtime = Runtime::new(self.runtime_endpoint.clone());
+        match &self.disk.image_filesystem {
+            Some(path) => runtime.with_image_filesystem(path.clone()),
+            None => runtime,
+        }
+    }
+
     /// The node's credential providers; none unless the flags name them.
     pub fn providers(&self) -> Result<Providers, logins::Error> {
         match (
@@ -102,6 +117,35 @@ impl RuntimeArgs {
     }
 }
 
+/// How full pulls may make the disk.
+#[derive(Args, Clone, Debug)]
+pub struct DiskArgs {
+    /// A directory on the filesystem that the runtime keeps images on, as this process sees it. Unset: where the runtime says
+    /// that it is. In a container the host's directory has to be mounted.
+    #[arg(long, value_name = "PATH")]
+    pub image_filesystem: Option<PathBuf>,
+
+    /// A pull that would push use of that filesystem over this share is refused. Keep it below the kubelet's
+    /// imageGCHighThresholdPercent (85), or the kubelet removes what was just pulled.
+    #[arg(long, value_name = "PERCENT", default_value_t = DiskLimits::default().high_percent, value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub disk_high_percent: u8,
+
+    /// What an image of unknown size is taken to need on the disk (such as 500M or 2Gi).
+    #[arg(long, value_name = "SIZE", default_value = "1Gi", value_parser = size)]
+    pub disk_default_need: ByteSize,
+}
+
+impl DiskArgs {
+    /// What they say to the machine.
+    #[must_use]
+    pub fn limits(&self) -> DiskLimits {
+        DiskLimits {
+            high_percent: self.disk_high_percent,
+            default_need_bytes: self.disk_default_need.as_u64(),
+        }
+    }
+}
+
 /// Flags of `run`.
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
@@ -109,9 +153,10 @@ pub struct RunArgs {
     #[arg(long, env = "NODE_NAME", value_name = "NAME", value_parser = node_name)]
     pub node_name: String,
 
-    /// The coordinator, as https://host:port.
-    #[arg(long, value_name = "URL", value_parser = place::endpoint)]
-    pub coordinator: Endpoint,
+    /// The coordinator, as https://host:port. Of all addresses that the host has (and of several URLs, separated by commas) the
+    /// agent finds the one that leads.
+    #[arg(long, value_name = "URL")]
+    pub coordinator: Coordinator,
 
     /// Certificates of the authorities that the coordinator's may be of, PEM. Read again at each connect.
     #[arg(long, value_name = "FILE")]
@@ -137,9 +182,15 @@ pub struct RunArgs {
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = positive)]
     pub list_interval: GoDuration,
 
-    /// A pull that takes longer is cancelled. That throws away what was downloaded, so this is for pulls that hang.
+    /// A pull of an image without a PullPolicy that takes longer is cancelled (with one: its pullTimeout). That throws away what
+    /// was downloaded, so this is for pulls that hang.
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = positive)]
     pub pull_deadline: GoDuration,
+
+    /// Registry hosts, or paths on them (ghcr.io/team), that this node takes images from, separated by commas; unset: all. What
+    /// lies elsewhere is never pulled, whatever the coordinator says.
+    #[arg(long, value_name = "PREFIX", value_delimiter = ',')]
+    pub allow_registries: Vec<Prefix>,
 
     /// How long running pulls may go on after SIGTERM.
     #[arg(long, value_name = "DURATION", default_value = "5m")]
@@ -161,19 +212,19 @@ pub struct RunArgs {
 impl RunArgs {
     /// The coordinator, if the flags that say how to speak with it fit together.
     pub fn place(&self) -> anyhow::Result<Place> {
-        let is_plaintext = self.coordinator.uri().scheme_str() == Some("http");
+        let is_plaintext = self.coordinator.is_plaintext();
         let trust = if self.insecure_plaintext {
             anyhow::ensure!(
-                is_plaintext && place::is_loopback(&self.coordinator),
+                is_plaintext && self.coordinator.is_loopback(),
                 "--insecure-plaintext is for a coordinator on this machine: --coordinator must be http://127.0.0.1:port, not {}",
-                self.coordinator.uri()
+                self.coordinator
             );
             Trust::Plaintext
         } else {
             anyhow::ensure!(
                 !is_plaintext,
                 "--coordinator {} is plaintext: write https://host:port, or add --insecure-plaintext for a coordinator on loopback",
-                self.coordinator.uri()
+                self.coordinator
             );
             let needed = |flag: &str, file: &Option<PathBuf>| {
                 file.clone().with_context(|| {
@@ -183,14 +234,11 @@ impl RunArgs {
             Trust::Proven {
                 ca_file: needed("--coordinator-ca-file", &self.coordinator_ca_file)?,
                 token_file: needed("--token-file", &self.token_file)?,
-                name: self.coordinator_tls_name.clone().unwrap_or_else(|| {
-                    let host = self.coordinator.uri().host().unwrap_or_default();
-                    host.trim_matches(['[', ']']).to_owned()
-                }),
+                name: self.coordinator_tls_name.clone(),
             }
         };
         Ok(Place {
-            endpoint: self.coordinator.clone(),
+            coordinator: self.coordinator.clone(),
             trust,
         })
     }
@@ -233,6 +281,11 @@ fn positive(text: &str) -> Result<GoDuration, String> {
     Ok(duration)
 }
 
+fn size(text: &str) -> Result<ByteSize, &'static str> {
+    text.parse()
+        .map_err(|_| "must be a size such as 0, 500M or 2Gi")
+}
+
 /// What a Node's name may be: parts of lower-case letters, digits and inner dashes, joined by dots.
 fn node_name(text: &str) -> Result<String, &'static str> {
     let is_part = |part: &str| {
@@ -271,8 +324,9 @@ impl TryFrom<BakeArgs> for Options {
         Ok(Self {
             paths: args.paths,
             providers: args.runtime.providers()?,
-            socket: args.runtime.runtime_endpoint,
+            runtime: args.runtime.runtime(),
             max_parallel_pulls: args.runtime.max_parallel_pulls,
+            disk: args.runtime.disk.limits(),
             wait_timeout: args.wait_timeout.get(),
             format: match args.output {
                 OutputFormat::Text => Format::Text,

@@ -17,8 +17,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::logins::Providers;
-use crate::node::{Config, Input, Node, Output};
-use crate::runtime::{Died, Runtime, Socket, Work};
+use crate::node::{Config, DiskLimits, Input, Node, Output};
+use crate::runtime::{Died, Runtime, Work};
 use grantor::{Grantor, Wanted, exchange};
 use progress::{Progress, Row, Style};
 use report::Unfinished;
@@ -35,12 +35,14 @@ const LIST_INTERVAL: Duration = Duration::from_secs(30);
 pub struct Options {
     /// Files, directories, "-".
     pub paths: Vec<PathBuf>,
-    /// Where the runtime listens.
-    pub socket: Socket,
+    /// Of this machine.
+    pub runtime: Runtime,
     /// Programs on this machine that hand out logins.
     pub providers: Providers,
     /// Pulls at the same time.
     pub max_parallel_pulls: u32,
+    /// How full pulls may make the disk.
+    pub disk: DiskLimits,
     /// What is not done by then has failed.
     pub wait_timeout: Duration,
     /// How the result is written.
@@ -134,10 +136,7 @@ async fn warm<W: Write>(
     let limit = options.wait_timeout;
     let mut node = Node::new(config(options));
     let mut grantor = Grantor::new(wanted, options.max_parallel_pulls);
-    let mut work = Work::new(
-        Runtime::new(options.socket.clone()),
-        options.providers.clone(),
-    );
+    let mut work = Work::new(options.runtime.clone(), options.providers.clone());
 
     let desired = grantor.desired();
     for input in [Input::Connected, Input::Message(desired)] {
@@ -215,6 +214,8 @@ fn config(options: &Options) -> Config {
         list_interval: LIST_INTERVAL,
         pull_deadline: options.wait_timeout,
         shutdown_grace: Duration::ZERO,
+        disk: options.disk,
+        allowed: Vec::new(),
     }
 }
 

@@ -41,9 +41,10 @@ pub fn classify(code: Code, message: &str, reference: &str) -> Failure {
         FailureClass::NoSpace => "no space left on the node".to_owned(),
         FailureClass::Runtime => "the container runtime went away".to_owned(),
         FailureClass::Canceled => "cancelled by the container runtime".to_owned(),
-        FailureClass::Unspecified | FailureClass::ServerError | FailureClass::NotListed => {
-            last_parts(message)
-        }
+        FailureClass::Unspecified
+        | FailureClass::ServerError
+        | FailureClass::NotListed
+        | FailureClass::NotAllowed => last_parts(message),
     };
     Failure {
         class,

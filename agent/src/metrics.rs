@@ -6,12 +6,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use drop_daemon::series::{Histogram, Page};
+use drop_proto::FailureClass;
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 
 use crate::node::Event;
 
 const ACTIVE_PULLS: &str = "drop_active_pulls";
 const IMAGES_LOST: &str = "drop_images_lost_total";
+const DISK_REFUSALS: &str = "drop_disk_refusals_total";
 const GRANTS_RELEASED: &str = "drop_grants_released_total";
 const RECONNECTS: &str = "drop_session_reconnects_total";
 const SESSION_UP: &str = "drop_session_up";
@@ -43,6 +45,10 @@ impl Metrics {
             IMAGES_LOST,
             "Desired images that vanished from the runtime, as a rule by the kubelet's garbage collection."
         );
+        describe_counter!(
+            DISK_REFUSALS,
+            "Needed images that were not asked for, since the disk has no room for them."
+        );
         describe_counter!(GRANTS_RELEASED, "Grants that were given back unused.");
         describe_counter!(RECONNECTS, "Sessions that were opened after the first one.");
         describe_gauge!(
@@ -56,7 +62,7 @@ impl Metrics {
             "Always 1; the labels say what runs."
         );
         gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION"), "component" => "agent").set(1);
-        for name in [IMAGES_LOST, GRANTS_RELEASED, RECONNECTS] {
+        for name in [IMAGES_LOST, DISK_REFUSALS, GRANTS_RELEASED, RECONNECTS] {
             counter!(name).increment(0);
         }
         for name in [ACTIVE_PULLS, SESSION_UP, RUNTIME_UP] {
@@ -81,6 +87,9 @@ impl Metrics {
             } if is_desired(reference) => {
                 let image = images.entry(reference.clone()).or_insert_with(Image::new);
                 *image.errors.entry(failure.class.class()).or_default() += 1;
+            }
+            Event::Refused { failure, .. } if failure.class == FailureClass::NoSpace => {
+                counter!(DISK_REFUSALS).increment(1);
             }
             Event::Lost { .. } => counter!(IMAGES_LOST).increment(1),
             Event::Released { .. } => counter!(GRANTS_RELEASED).increment(1),
@@ -150,8 +159,6 @@ impl Image {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
-
-    use drop_proto::FailureClass;
 
     use super::*;
     use crate::node::{Failure, Listed};

@@ -8,6 +8,8 @@
 //! It never decides *when* a needed image may be pulled: that is the coordinator's grant. It never repeats a failed pull by
 //! itself, and it never takes `PullImage`'s word for it: only the list that follows confirms a pull.
 
+mod allow;
+mod disk;
 mod image;
 mod interface;
 mod lists;
@@ -25,8 +27,11 @@ use drop_proto::{
     RuntimeState, Started, agent_message, coordinator_message,
 };
 
+pub use allow::{BadPrefix, Prefix};
+pub use disk::{Disk, DiskLimits};
 pub use interface::{Config, Event, Failure, Input, Listed, Listing, Output};
 
+use disk::Room;
 use image::Image;
 use lists::Lists;
 use pull::{Cancel, Phase, Pull};
@@ -53,6 +58,7 @@ pub struct Node {
     /// By token.
     pulls: BTreeMap<u64, Pull>,
     lists: Lists,
+    room: Room,
     runtime: Runtime,
     /// As [`Input::RuntimeUp`] said last.
     runtime_name: String,
@@ -78,6 +84,7 @@ impl Node {
             images: BTreeMap::new(),
             pulls: BTreeMap::new(),
             lists: Lists::default(),
+            room: Room::default(),
             runtime: Runtime::Down {
                 message: "the runtime has not answered yet".to_owned(),
             },
@@ -103,6 +110,7 @@ impl Node {
             Input::Message(message) => self.message(now, message, &mut out),
             Input::RuntimeUp { runtime, platform } => self.runtime_up(runtime, platform),
             Input::RuntimeDown { message } => self.runtime_down(message, &mut out),
+            Input::Disk(disk) => self.disk_read(disk),
             Input::Listed(Ok(listing)) => self.listed(now, &listing, &mut out),
             Input::Listed(Err(message)) => self.list_failed(now, message, &mut out),
             Input::PullEnded { token, result } => self.pull_ended(now, token, result, &mut out),
@@ -124,11 +132,7 @@ impl Node {
             Runtime::Down { .. } => None,
         };
         let renew = self.said.as_ref().and_then(|said| said.renew_at);
-        let deadline = self
-            .pulls
-            .values()
-            .filter_map(|pull| pull.deadline(self.config.pull_deadline))
-            .min();
+        let deadline = self.pulls.values().filter_map(Pull::deadline).min();
         [list, renew, deadline, self.stop_at]
             .into_iter()
             .flatten()
@@ -243,8 +247,9 @@ impl Node {
                 None if count >= MAX_DESIRED => ignored += 1,
                 None => {
                     let reference = image.reference.clone();
-                    self.images
-                        .insert(reference, Image::new(image.into(), fresh_list));
+                    let is_allowed = self.config.allows(&reference);
+                    let image = Image::new(image.into(), fresh_list, is_allowed);
+                    self.images.insert(reference, image);
                 }
             }
         }
@@ -270,6 +275,16 @@ impl Node {
             return;
         }
         let want = self.images.get(&reference).map(|image| image.want.clone());
+        let want = want.unwrap_or_default();
+        let limit = match grant.timeout_ms {
+            0 => self.config.pull_deadline,
+            timeout => Duration::from_millis(timeout),
+        };
+        // Of pulls side by side nobody can tell which one filled the disk.
+        let is_alone = self.pulls.is_empty();
+        for pull in self.pulls.values_mut() {
+            pull.used_before = None;
+        }
         out.push(Output::Pull {
             token,
             reference: reference.clone(),
@@ -285,7 +300,12 @@ impl Node {
                 reference,
                 started_at: now,
                 ttl: Duration::from_millis(grant.ttl_ms.into()).max(MIN_TTL),
-                want: want.unwrap_or_default(),
+                limit,
+                need_bytes: self
+                    .room
+                    .need_bytes(self.config.disk, want.compressed_bytes),
+                used_before: self.room.used_bytes().filter(|_| is_alone),
+                want,
                 phase: Phase::Running,
                 cancel: None,
                 former_session: false,
@@ -314,6 +334,13 @@ impl Node {
             .is_some_and(|image| image.needed(self.sessions))
         {
             return Some("the image is not needed");
+        }
+        if self
+            .images
+            .get(reference)
+            .is_some_and(|image| image.refusal.is_some())
+        {
+            return Some("the node refuses the image");
         }
         if self.pulls.values().any(|pull| pull.reference == reference) {
             return Some("the image is being pulled");
@@ -370,6 +397,7 @@ impl Node {
             .map(|(&token, _)| token)
             .collect();
         for token in confirmed {
+            self.learn_from(token, listing);
             self.confirm(token, listing, out);
         }
     }
@@ -410,7 +438,9 @@ impl Node {
                 self.fail(token, failure, took, out);
             }
             (Err(failure), _) => {
-                let failure = pull.cancel.map_or(failure, |cancel| cancel.failure(took));
+                let failure = pull
+                    .cancel
+                    .map_or(failure, |cancel| cancel.failure(pull.limit));
                 self.fail(token, failure, took, out);
             }
         }
@@ -443,6 +473,9 @@ impl Node {
     /// Says what has changed, and does what is due.
     fn settle(&mut self, now: Duration, out: &mut Vec<Output>) {
         self.cancel_overdue(now, out);
+        for (reference, failure) in self.admit() {
+            out.push(Output::Observe(Event::Refused { reference, failure }));
+        }
         self.say_runtime(out);
         self.say_images(out);
         if let Some(stop_at) = self.stop_at

@@ -18,7 +18,7 @@ use tracing::{debug, error, info, warn};
 use crate::args::RunArgs;
 use crate::metrics::Metrics;
 use crate::node::{Config, Event, Input, Node, Output};
-use crate::runtime::{Runtime, Work};
+use crate::runtime::Work;
 use crate::session::{self, Stream};
 
 /// Session events that wait for the machine.
@@ -49,9 +49,11 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     info!(
         node = config.node,
         version = config.version,
-        coordinator = %args.coordinator.uri(),
+        coordinator = %args.coordinator,
         runtime_endpoint = %args.runtime.runtime_endpoint,
         max_parallel_pulls = config.max_parallel_pulls,
+        disk_high_percent = config.disk.high_percent,
+        allow_registries = ?args.allow_registries.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "agent starts"
     );
 
@@ -86,7 +88,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     });
     let owner = Owner {
         node: Node::new(config),
-        work: Work::new(Runtime::new(args.runtime.runtime_endpoint), providers),
+        work: Work::new(args.runtime.runtime(), providers),
         session_events,
         stream: None,
         is_accepted: false,
@@ -115,6 +117,8 @@ fn config(args: &RunArgs) -> Config {
         list_interval: args.list_interval.get(),
         pull_deadline: args.pull_deadline.get(),
         shutdown_grace: args.shutdown_grace.get(),
+        disk: args.runtime.disk.limits(),
+        allowed: args.allow_registries.clone(),
     }
 }
 
@@ -300,6 +304,12 @@ fn log(event: &Event) {
         Event::Lost { reference } => warn!(
             image = reference,
             "image is gone from the runtime, asks for it again"
+        ),
+        Event::Refused { reference, failure } => warn!(
+            image = reference,
+            class = failure.class.class(),
+            reason = failure.message,
+            "image is needed and not asked for"
         ),
         Event::Released { reference, reason } => {
             debug!(image = reference, reason, "grant given back");

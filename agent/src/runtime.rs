@@ -1,14 +1,17 @@
-//! The node's container runtime, through CRI v1 on its unix socket: which version it is, which images it lists, and pulls.
+//! The node's container runtime, through CRI v1 on its unix socket: which version it is, which images it lists, how full their
+//! disk is, and pulls.
 //!
-//! It calls and translates; it decides nothing. It uses `Version`, `ListImages` and `PullImage` only: it never removes an image
-//! and never touches a container.
+//! It calls and translates; it decides nothing. It uses `Version`, `ListImages`, `ImageFsInfo` and `PullImage` only: it never
+//! removes an image and never touches a container.
 
+mod disk;
 mod listing;
 mod platform;
 mod socket;
 mod watch;
 mod work;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use drop_oci::Credential;
@@ -41,6 +44,8 @@ pub struct Runtime {
     socket: Socket,
     images: ImageServiceClient<Channel>,
     service: RuntimeServiceClient<Channel>,
+    /// `None`: where the runtime says that it is.
+    image_filesystem: Option<PathBuf>,
 }
 
 /// Why the runtime did not answer.
@@ -72,7 +77,16 @@ impl Runtime {
             images: ImageServiceClient::new(channel.clone())
                 .max_decoding_message_size(MAX_LIST_BYTES),
             service: RuntimeServiceClient::new(channel),
+            image_filesystem: None,
         }
+    }
+
+    /// Looks at this directory to learn how full the disk is, not at the one that the runtime names: that one may not be seen
+    /// from inside a container.
+    #[must_use]
+    pub fn with_image_filesystem(mut self, path: PathBuf) -> Self {
+        self.image_filesystem = Some(path);
+        self
     }
 
     /// Name and version ("containerd 1.7.27").

@@ -1,10 +1,11 @@
 //! The session with the coordinator: opened, kept alive, and opened again for ever.
 //!
-//! It moves messages and says when a stream is there and when it is gone. What the messages mean is the machine's business;
+//! It finds the replica that leads, moves messages and says when a stream is there and when it is gone. What the messages mean is the machine's business;
 //! how the two sides know each other is `place`'s.
 
 pub mod place;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use drop_oci::redact::{redact, shorten};
@@ -12,14 +13,15 @@ use drop_proto::coordinator_client::CoordinatorClient;
 use drop_proto::{AgentMessage, CoordinatorMessage, MAX_MESSAGE_BYTES};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use tracing::{debug, warn};
 
-use crate::session::place::{Bearer, Place};
+use crate::session::place::{Address, ConnectError, Place};
 
 /// Messages that wait to be sent. An agent has little to say; if so many wait, the other side does not read.
 const OUTGOING: usize = 256;
+/// A replica that takes longer to say whether it takes the session hangs. Checking a token may take 10 s of it.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(12);
 /// The first wait before connecting again; it doubles up to the last.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LAST_WAIT: Duration = Duration::from_secs(10);
@@ -61,55 +63,104 @@ impl Stream {
 /// Keeps a session open for as long as somebody takes its events.
 pub async fn run(place: Place, events: mpsc::Sender<Event>) {
     let mut failures = 0;
-    let mut last_class = "";
+    let mut left = None;
+    let mut last_classes = BTreeSet::new();
     while !events.is_closed() {
-        let was_heard = match place.connect().await {
-            Ok((channel, bearer)) => {
-                last_class = "";
-                converse(channel, bearer, &events).await
-            }
-            Err(error) => {
-                let (class, reason) = (error.class(), error.to_string());
-                // Once per outage and cause: the rest is the same news again.
-                if class == last_class {
-                    debug!(coordinator = %place.endpoint.uri(), class, reason, "no connection to the coordinator");
-                } else {
-                    warn!(coordinator = %place.endpoint.uri(), class, reason, "no connection to the coordinator");
+        let (addresses, mut reasons) = place.coordinator.resolve().await;
+        let mut classes = BTreeSet::new();
+        let mut end = None;
+        for address in place::order(addresses, left) {
+            match converse(&place, &address, &events).await {
+                Ok(ended) => {
+                    left = Some(address.socket);
+                    end = Some(ended);
+                    break;
                 }
-                last_class = class;
-                // If nobody listens any more, nobody needs to know.
-                let _ = events.send(Event::Unreachable(reason)).await;
-                false
+                Err(refusal) => {
+                    classes.insert(refusal.class());
+                    reasons.push(format!("{}: {refusal}", address.socket));
+                }
             }
+        }
+        if end.is_none() {
+            let reason = shorten(&redact(&reasons.join("; ")), 500);
+            let coordinator = &place.coordinator;
+            // Once per outage and cause: the rest is the same news again.
+            if failures > 0 && classes == last_classes {
+                debug!(%coordinator, ?classes, reason, "no coordinator takes this agent");
+            } else {
+                warn!(%coordinator, ?classes, reason, "no coordinator takes this agent");
+            }
+            // If nobody listens any more, nobody needs to know.
+            let _ = events.send(Event::Unreachable(reason)).await;
+        }
+        last_classes = classes;
+        failures = match end {
+            Some(End::Heard) => 0,
+            Some(End::Unheard) | None => failures + 1,
         };
-        failures = if was_heard { 0 } else { failures + 1 };
         tokio::time::sleep(jittered(backoff(failures), rand::random())).await;
     }
 }
 
-/// One stream from Open to Closed. True if the coordinator accepted it, that is, said something.
-async fn converse(channel: Channel, bearer: Option<Bearer>, events: &mpsc::Sender<Event>) -> bool {
+/// How a session that was opened came to its end.
+enum End {
+    /// The coordinator accepted it, that is, said something.
+    Heard,
+    Unheard,
+}
+
+/// Why a replica opened no session.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("{0}")]
+    Connect(#[from] ConnectError),
+    #[error("it takes connections, and does not answer")]
+    Silent,
+    #[error("{}", explain(.0))]
+    Refused(Status),
+}
+
+impl Refusal {
+    fn class(&self) -> &'static str {
+        match self {
+            Self::Connect(error) => error.class(),
+            Self::Silent => "silent",
+            Self::Refused(_) => "refused",
+        }
+    }
+}
+
+/// One session from Open to Closed, if the replica at this address takes it.
+async fn converse(
+    place: &Place,
+    address: &Address,
+    events: &mpsc::Sender<Event>,
+) -> Result<End, Refusal> {
+    let (channel, bearer) = place.connect(address).await?;
+    let mut client = CoordinatorClient::new(channel)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let (messages, outgoing) = mpsc::channel(OUTGOING);
+    let mut request = Request::new(ReceiverStream::new(outgoing));
+    if let Some(bearer) = bearer {
+        request.metadata_mut().insert("authorization", bearer);
+    }
+    let answer = tokio::time::timeout(ANSWER_TIMEOUT, client.session(request));
+    let answer = answer.await.map_err(|_| Refusal::Silent)?;
+    let mut incoming = answer.map_err(Refusal::Refused)?.into_inner();
     let (open, dropped) = oneshot::channel();
     let stream = Stream {
         messages: Some(messages),
         _open: open,
     };
     if events.send(Event::Open(stream)).await.is_err() {
-        return false;
+        return Ok(End::Unheard);
     }
-    let mut was_heard = false;
+    let mut end = End::Unheard;
     let exchange = async {
-        let mut client = CoordinatorClient::new(channel)
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        let mut request = Request::new(ReceiverStream::new(outgoing));
-        if let Some(bearer) = bearer {
-            request.metadata_mut().insert("authorization", bearer);
-        }
-        let mut incoming = client.session(request).await?.into_inner();
         while let Some(message) = incoming.message().await? {
-            was_heard = true;
+            end = End::Heard;
             if events.send(Event::Message(message)).await.is_err() {
                 break;
             }
@@ -121,9 +172,9 @@ async fn converse(channel: Channel, bearer: Option<Bearer>, events: &mpsc::Sende
         ended = exchange => ended.map_or_else(|status| explain(&status), |()| "the coordinator closed the session".to_owned()),
         _ = dropped => "the agent closed the session".to_owned(),
     };
-    warn!(reason, "session ended");
+    warn!(address = %address.socket, reason, "session ended");
     let _ = events.send(Event::Closed(reason)).await;
-    was_heard
+    Ok(end)
 }
 
 /// The end of a stream in words that say what to do about it.

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use drop_agent::session::place::{Place, Trust, endpoint};
+use drop_agent::session::place::{Place, Trust};
 use drop_agent::session::{self, Event, Stream};
 use drop_proto::coordinator_server::{Coordinator, CoordinatorServer};
 use drop_proto::{
@@ -17,7 +17,8 @@ use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
-const DEADLINE: Duration = Duration::from_secs(20);
+/// Longer than an agent waits for a replica that hangs.
+const DEADLINE: Duration = Duration::from_secs(30);
 
 type Outgoing = mpsc::Sender<Result<CoordinatorMessage, Status>>;
 
@@ -66,20 +67,16 @@ struct Scene {
 }
 
 impl Scene {
-    async fn new(refusal: Option<Status>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let url = format!("http://{}", listener.local_addr().expect("an address"));
+    async fn new() -> Self {
+        Self::beside(&[]).await
+    }
+
+    /// A coordinator that leads; the agent also knows these others.
+    async fn beside(others: &[String]) -> Self {
         let (sender, sessions) = mpsc::channel(4);
-        let service = CoordinatorServer::new(Scripted {
-            sessions: sender,
-            refusal,
-        });
-        let server = tokio::spawn(async move {
-            let incoming = TcpListenerStream::new(listener);
-            let server = Server::builder().add_service(service);
-            server.serve_with_incoming(incoming).await.expect("serves");
-        });
-        let (events, client) = agent(&url);
+        let (url, server) = serve(sender, None).await;
+        let urls = [others, &[url]].concat().join(",");
+        let (events, client) = agent(&urls);
         Self {
             sessions,
             events,
@@ -115,10 +112,26 @@ impl Drop for Scene {
     }
 }
 
-fn agent(url: &str) -> (mpsc::Receiver<Event>, JoinHandle<()>) {
+/// Serves on a free port.
+async fn serve(
+    sessions: mpsc::Sender<Session>,
+    refusal: Option<Status>,
+) -> (String, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let service = CoordinatorServer::new(Scripted { sessions, refusal });
+    let server = tokio::spawn(async move {
+        let incoming = TcpListenerStream::new(listener);
+        let server = Server::builder().add_service(service);
+        server.serve_with_incoming(incoming).await.expect("serves");
+    });
+    (url, server)
+}
+
+fn agent(urls: &str) -> (mpsc::Receiver<Event>, JoinHandle<()>) {
     let (sender, events) = mpsc::channel(16);
     let place = Place {
-        endpoint: endpoint(url).expect("a URL"),
+        coordinator: urls.parse().expect("URLs"),
         trust: Trust::Plaintext,
     };
     (events, tokio::spawn(session::run(place, sender)))
@@ -148,7 +161,7 @@ fn desired(revision: u64) -> CoordinatorMessage {
 
 #[tokio::test]
 async fn messages_travel_both_ways_in_their_order() {
-    let mut scene = Scene::new(None).await;
+    let mut scene = Scene::new().await;
     let stream = scene.opened().await;
     for token in 1..=3 {
         assert!(stream.send(renew(token)));
@@ -169,7 +182,7 @@ async fn messages_travel_both_ways_in_their_order() {
 
 #[tokio::test]
 async fn a_session_that_ends_is_opened_again() {
-    let mut scene = Scene::new(None).await;
+    let mut scene = Scene::new().await;
     for _ in 0..3 {
         let _stream = scene.opened().await;
         let session = scene.session().await;
@@ -187,7 +200,7 @@ async fn a_session_that_ends_is_opened_again() {
 
 #[tokio::test]
 async fn what_was_said_before_the_end_still_arrives() {
-    let mut scene = Scene::new(None).await;
+    let mut scene = Scene::new().await;
     let mut stream = scene.opened().await;
     for token in 0..100 {
         assert!(stream.send(renew(token)));
@@ -206,7 +219,7 @@ async fn what_was_said_before_the_end_still_arrives() {
 
 #[tokio::test]
 async fn a_stream_that_its_owner_drops_is_closed_though_the_coordinator_keeps_it() {
-    let mut scene = Scene::new(None).await;
+    let mut scene = Scene::new().await;
     let stream = scene.opened().await;
     let mut session = scene.session().await;
     session.outgoing.send(Ok(desired(1))).await.unwrap();
@@ -222,17 +235,43 @@ async fn a_stream_that_its_owner_drops_is_closed_though_the_coordinator_keeps_it
 }
 
 #[tokio::test]
-async fn an_agent_that_is_refused_tries_again() {
-    let mut scene = Scene::new(Some(Status::already_exists("node n1"))).await;
-    for _ in 0..3 {
+async fn the_replica_that_leads_is_found_among_those_that_do_not() {
+    let (unused, _sessions) = mpsc::channel(1);
+    let follows = Status::unavailable("replica-2 leads, this replica follows");
+    let (follower, _server) = serve(unused, Some(follows)).await;
+    // One takes connections and says nothing, as a stopped process does; one is not there at all.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent = (format!("http://{}", silent.local_addr().unwrap()), silent);
+    let gone = "http://127.0.0.1:1".to_owned();
+    let mut scene = Scene::beside(&[follower, silent.0, gone]).await;
+    for _ in 0..2 {
         let _stream = scene.opened().await;
+        let session = scene.session().await;
+        drop(session);
         assert!(matches!(scene.event().await, Event::Closed(_)));
     }
 }
 
 #[tokio::test]
+async fn an_agent_that_all_refuse_asks_again_and_says_why_it_has_no_session() {
+    let asked = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", asked.local_addr().unwrap());
+    let (mut events, client) = agent(&format!("{url},http://127.0.0.1:1"));
+    for _ in 0..3 {
+        let (connection, _) = within(asked.accept()).await.unwrap();
+        drop(connection);
+        match within(events.recv()).await {
+            Some(Event::Unreachable(why)) => assert!(why.contains("127.0.0.1:1: "), "{why}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(!client.is_finished());
+    client.abort();
+}
+
+#[tokio::test]
 async fn a_stream_that_nobody_reads_says_so_before_memory_is_full() {
-    let mut scene = Scene::new(None).await;
+    let mut scene = Scene::new().await;
     let stream = scene.opened().await;
     let _session = scene.session().await;
     let names = vec!["r.example/x".repeat(10_000); 10];

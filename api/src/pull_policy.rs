@@ -76,6 +76,13 @@ pub struct PullPolicySpec {
     #[serde(default)]
     pub failure_backoff: BackoffConfig,
 
+    /// Longest time that one pull may take. Then it is cancelled, which throws away what was downloaded, and tried again after
+    /// failureBackoff: a deadline for pulls that hang, not a pace. Must be longer than zero. Default: "1h". Example: "3h" for
+    /// very large images on slow links.
+    #[serde(default = "default_pull_timeout")]
+    #[x_kube(validation = rules::duration_positive())]
+    pub pull_timeout: GoDuration,
+
     /// How often the tags of cached images are checked again, to pick up a digest that has changed in the registry. Nodes
     /// that hold the former digest pull the new one and stay Ready meanwhile. Unset or zero means never: a tag is then
     /// checked only when the CachedImage is created or edited. Example: "24h", "6h".
@@ -119,6 +126,7 @@ impl Default for PullPolicySpec {
             max_concurrent_pulls: None,
             min_delay_between_pulls: default_min_delay(),
             failure_backoff: BackoffConfig::default(),
+            pull_timeout: default_pull_timeout(),
             repull_interval: None,
             node_selector: BTreeMap::new(),
             tolerations: Vec::new(),
@@ -141,6 +149,10 @@ const fn default_max_concurrent_nodes() -> i32 {
 
 const fn default_min_delay() -> GoDuration {
     GoDuration::from_secs(10)
+}
+
+const fn default_pull_timeout() -> GoDuration {
+    GoDuration::from_secs(3600)
 }
 
 const fn default_initial() -> GoDuration {

@@ -199,6 +199,7 @@ fn the_defaults_of_the_schema_are_those_of_the_code() {
             "maxConcurrentNodes": 1,
             "minDelayBetweenPulls": "10s",
             "failureBackoff": { "initial": "30s", "max": "5m" },
+            "pullTimeout": "1h",
         })
     );
 

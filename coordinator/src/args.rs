@@ -8,6 +8,8 @@ use drop_api::GoDuration;
 use drop_daemon::bind::BindAddress;
 use drop_daemon::logging::LogArgs;
 
+use crate::lease::candidate::Timing;
+
 /// Six looks at the authorities, each a second apart.
 const LEAST_LIFETIME: Duration = Duration::from_secs(6);
 
@@ -15,6 +17,9 @@ const EXAMPLES: &str = "\
 Examples:
   In a cluster, with the ServiceAccount's rights:
     drop-coordinator --session-bind-address=:7070
+
+  One of several replicas, of which the one that holds the Lease leads:
+    drop-coordinator --leader-elect --pod-name drop-coordinator-0 --pod-namespace drop-system
 
   With a certificate of cert-manager:
     drop-coordinator --tls-cert-file /certs/tls.crt --tls-key-file /certs/tls.key
@@ -38,7 +43,8 @@ pub struct Args {
     /// Where /healthz and /readyz are served; 0 disables them.
     #[arg(long, value_name = "ADDRESS", default_value = ":8081")]
     pub health_probe_bind_address: BindAddress,
-    /// Namespace of the release: of the agents, the coordinator's certificates, and the Secrets that `CachedImage`s name.
+    /// Namespace of the release: of the Lease, the agents, the coordinator's certificates, and the Secrets that `CachedImage`s
+    /// name.
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE", default_value = "drop-system", value_parser = dns_label)]
     pub pod_namespace: String,
     /// Sessions without TLS and tokens: whoever connects is believed. Only on a loopback address.
@@ -73,6 +79,26 @@ pub struct Args {
     /// Most pulls that run from one registry host at once, in the whole cluster.
     #[arg(long, value_name = "PULLS", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_pulls_per_registry: u32,
+    /// Run beside other replicas: whoever holds the Lease drop-coordinator leads, the others stand by.
+    #[arg(long)]
+    pub leader_elect: bool,
+    /// Name of this replica in the Lease; a random suffix is added.
+    #[arg(
+        long,
+        env = "POD_NAME",
+        value_name = "NAME",
+        default_value = "drop-coordinator"
+    )]
+    pub pod_name: String,
+    /// How long the followers wait for a sign of life of the leader before one of them leads. Whole seconds.
+    #[arg(long, value_name = "DURATION", default_value = "15s")]
+    pub lease_duration: GoDuration,
+    /// How long a leader that cannot renew the Lease goes on leading.
+    #[arg(long, value_name = "DURATION", default_value = "10s")]
+    pub lease_renew_deadline: GoDuration,
+    /// Time between two looks at the Lease, or two renewals.
+    #[arg(long, value_name = "DURATION", default_value = "2s")]
+    pub lease_retry_period: GoDuration,
     /// Logging.
     #[command(flatten)]
     pub log: LogArgs,
@@ -108,7 +134,20 @@ impl Args {
             self.token_recheck.get() >= least,
             "--token-recheck must be at least 1s"
         );
+        if self.leader_elect {
+            self.lease_timing().validate().map_err(anyhow::Error::msg)?;
+        }
         Ok(())
+    }
+
+    /// The times of the Lease.
+    #[must_use]
+    pub fn lease_timing(&self) -> Timing {
+        Timing {
+            duration: self.lease_duration.get(),
+            renew_deadline: self.lease_renew_deadline.get(),
+            retry_period: self.lease_retry_period.get(),
+        }
     }
 
     /// The user that agents' tokens have to be of.

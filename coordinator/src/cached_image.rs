@@ -11,7 +11,7 @@ pub mod writer;
 
 use std::time::Duration;
 
-use crate::core::{Core, Count, Now, Output, Wake, WriteFailed};
+use crate::core::{Core, Count, Now, Output, Timers, Wake, WriteFailed};
 use crate::image::ImageId;
 use crate::index::Object;
 use crate::node_set::NodeId;
@@ -24,45 +24,38 @@ struct HeldBack {
 impl Core {
     /// Something that the object's status depends on may have changed.
     pub(crate) fn mark(&mut self, now: Now, name: &str) {
-        let Some(object) = self.objects.get_mut(name) else {
-            return;
-        };
-        if let Some(at) = object.record.mark(now.mono, object.targets.len()) {
-            self.wake(at, Wake::Status(name.to_owned()));
+        if let Some(object) = self.objects.get_mut(name) {
+            mark(&mut self.timers, now, object);
         }
     }
 
     /// Marks every object that wants the image.
     pub(crate) fn mark_image(&mut self, now: Now, id: ImageId) {
-        for name in self.names_of(id) {
-            self.mark(now, &name);
+        let Some(image) = self.images.get(id) else {
+            return;
+        };
+        for name in &image.objects {
+            if let Some(object) = self.objects.get_mut(name) {
+                mark(&mut self.timers, now, object);
+            }
         }
     }
 
     /// Marks every object that is wanted on the node.
     pub(crate) fn mark_node(&mut self, now: Now, id: NodeId) {
-        let names: Vec<String> = self
-            .objects
-            .iter()
-            .filter(|(_, o)| o.targets.contains(id))
-            .map(|(name, _)| name.clone())
-            .collect();
-        for name in names {
-            self.mark(now, &name);
+        let objects = self.objects.values_mut();
+        for object in objects.filter(|object| object.targets.contains(id)) {
+            mark(&mut self.timers, now, object);
         }
-    }
-
-    fn names_of(&self, id: ImageId) -> Vec<String> {
-        self.images
-            .get(id)
-            .map(|image| image.objects.iter().cloned().collect())
-            .unwrap_or_default()
     }
 
     /// Changes every object that wants the image.
     pub(crate) fn each_object(&mut self, id: ImageId, change: impl Fn(&mut Object)) {
-        for name in self.names_of(id) {
-            if let Some(object) = self.objects.get_mut(&name) {
+        let Some(image) = self.images.get(id) else {
+            return;
+        };
+        for name in &image.objects {
+            if let Some(object) = self.objects.get_mut(name) {
                 change(object);
             }
         }
@@ -156,5 +149,11 @@ impl Core {
         if let Some(at) = again {
             self.wake(at, Wake::Status(name.to_owned()));
         }
+    }
+}
+
+fn mark(timers: &mut Timers, now: Now, object: &mut Object) {
+    if let Some(at) = object.record.mark(now.mono, object.targets.len()) {
+        timers.insert((at, Wake::Status(object.facts.name.clone())));
     }
 }

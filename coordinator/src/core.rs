@@ -62,7 +62,7 @@ pub struct Config {
     pub registry_budget: u32,
     /// Most status writes per second, over all objects.
     pub writes_per_second: u32,
-    /// Tokens count up from here; a start time keeps them apart from those of former leaders.
+    /// Tokens count up from here; a random start keeps them apart from those of former leaders.
     pub first_token: u64,
 }
 
@@ -99,6 +99,8 @@ pub enum Input {
     Disconnected(SessionId),
     /// The status write of the object with this name and uid ended: the resource version it made, or that it failed.
     Written(String, String, Result<u64, WriteFailed>),
+    /// This process leads until then, on the monotonic clock. Without this input it leads for ever.
+    LeadsUntil(Duration),
     /// A wake-up.
     Tick,
     /// The process is about to end: nothing is granted any more.
@@ -203,8 +205,7 @@ pub struct Core {
     pub(crate) nodes: Nodes,
     pub(crate) images: Images,
     pub(crate) objects: BTreeMap<String, Object>,
-    /// Objects in the order in which they are pulled: priority, then name.
-    pub(crate) order: BTreeSet<(i32, String)>,
+    pub(crate) order: Order,
     pub(crate) policies: BTreeMap<String, Policy>,
     pub(crate) hosts: BTreeMap<String, Host>,
     pub(crate) secrets: Secrets,
@@ -212,8 +213,10 @@ pub struct Core {
     pub(crate) sessions: BTreeMap<SessionId, NodeId>,
     /// Nodes that can take a grant now.
     pub(crate) free: NodeSet,
-    /// Nodes whose Desired may be stale.
-    pub(crate) stale: BTreeSet<NodeId>,
+    /// Nodes whose agents have said Hello and wait for their first Desired.
+    pub(crate) greeted: BTreeSet<NodeId>,
+    /// What of which node's Desired may be stale.
+    pub(crate) stale: BTreeSet<(NodeId, ImageId)>,
     /// Images that nothing may want any more.
     pub(crate) idle_images: BTreeSet<ImageId>,
     pub(crate) cursor: NodeId,
@@ -224,6 +227,8 @@ pub struct Core {
     /// When the first session or list came: grants wait for the former leader's to be known.
     pub(crate) started: Option<Duration>,
     pub(crate) stopping: bool,
+    /// Nothing is granted from then on: another may lead.
+    pub(crate) leads_until: Duration,
     pub(crate) writes: crate::cached_image::writer::Bucket,
     /// Every agent has said what it holds, or a TTL has passed since the start.
     pub(crate) settled: bool,
@@ -233,9 +238,15 @@ pub struct Core {
     pub(crate) retargeted: BTreeSet<(ImageId, NodeId)>,
     /// What agents said before the first lists were there.
     backlog: Vec<Input>,
-    timers: BTreeSet<(Duration, Wake)>,
+    pub(crate) timers: Timers,
     pub(crate) outputs: Vec<Output>,
 }
+
+/// Objects that name an image, with it, in the order in which they are pulled: priority, then name.
+pub(crate) type Order = BTreeMap<(i32, String), ImageId>;
+
+/// What is to be looked at when.
+pub(crate) type Timers = BTreeSet<(Duration, Wake)>;
 
 /// Which watches have delivered their first list.
 #[derive(Clone, Copy, Debug, Default)]
@@ -260,13 +271,14 @@ impl Core {
             nodes: Nodes::default(),
             images: Images::default(),
             objects: BTreeMap::new(),
-            order: BTreeSet::new(),
+            order: Order::new(),
             policies: BTreeMap::from([(BUILT_IN.to_owned(), Policy::default())]),
             hosts: BTreeMap::new(),
             secrets: Secrets::default(),
             grants: BTreeMap::new(),
             sessions: BTreeMap::new(),
             free: NodeSet::default(),
+            greeted: BTreeSet::new(),
             stale: BTreeSet::new(),
             idle_images: BTreeSet::new(),
             cursor: NodeId(0),
@@ -275,25 +287,34 @@ impl Core {
             synced: Synced::default(),
             started: None,
             stopping: false,
+            leads_until: Duration::MAX,
             writes: crate::cached_image::writer::Bucket::new(config.writes_per_second),
             settled: false,
             revokes: Vec::new(),
             retargeted: BTreeSet::new(),
             backlog: Vec::new(),
-            timers: BTreeSet::new(),
+            timers: Timers::new(),
             outputs: Vec::new(),
         }
     }
 
     /// Takes in what happened and says what to do about it.
     pub fn step(&mut self, now: Now, input: Input) -> Vec<Output> {
-        let was_synced = self.synced.all();
-        self.take_in(now, input);
-        self.settle_pairs();
-        if !was_synced && self.synced.all() {
-            for waiting in std::mem::take(&mut self.backlog) {
-                self.take_in(now, waiting);
-                self.settle_pairs();
+        self.step_all(now, [input])
+    }
+
+    /// Takes in several things that happened, one after the other, and says what to do about all of them together: when much
+    /// happens at once, who may pull is thought about once and nodes are told once.
+    pub fn step_all(&mut self, now: Now, inputs: impl IntoIterator<Item = Input>) -> Vec<Output> {
+        for input in inputs {
+            let was_synced = self.synced.all();
+            self.take_in(now, input);
+            self.settle_pairs();
+            if !was_synced && self.synced.all() {
+                for waiting in std::mem::take(&mut self.backlog) {
+                    self.take_in(now, waiting);
+                    self.settle_pairs();
+                }
             }
         }
         self.ring(now);
@@ -327,6 +348,10 @@ impl Core {
             Input::Said(session, message) => self.said(now, session, message),
             Input::Disconnected(session) => self.disconnected(now, session),
             Input::Written(name, uid, result) => self.written(now, &name, &uid, result),
+            Input::LeadsUntil(until) => {
+                self.unsettled |= now.mono >= self.leads_until;
+                self.leads_until = until;
+            }
             Input::Stop => self.stopping = true,
             Input::Tick => {}
         }

@@ -5,9 +5,11 @@
 
 mod check;
 mod digests;
+mod losses;
 mod probe;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use drop_proto::FailureClass;
@@ -18,6 +20,7 @@ pub use probe::Probe;
 use crate::core::Now;
 use crate::node_set::{NodeId, NodeSet};
 use digests::{DigestSets, SetId};
+use losses::Losses;
 
 /// An image's place in the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,6 +42,15 @@ pub struct Failure {
     pub at: Duration,
     /// When the next pull may start.
     pub retry: Duration,
+}
+
+/// Why a node does not ask for an image that it needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What kind of reason.
+    pub class: FailureClass,
+    /// Cleaned for people.
+    pub message: String,
 }
 
 /// When and by whom the tag is to be asked for again.
@@ -90,6 +102,10 @@ pub struct Image {
     pub blocked: NodeSet,
     /// Nodes on which the last pull failed.
     pub failures: BTreeMap<NodeId, Failure>,
+    /// Nodes that need it and do not ask for it.
+    pub refusals: BTreeMap<NodeId, Refusal>,
+    /// What was pulled and vanished.
+    pub losses: Losses,
     /// Whether anybody has shown that it can be had.
     pub probe: Probe,
     /// Nodes that were refused in a row since the last success, although the image was proven.
@@ -100,6 +116,27 @@ pub struct Image {
     pub check: Check,
     /// As the runtime's list says it.
     pub size_bytes: Option<u64>,
+    /// Bytes of its layers as the registry keeps them; 0 while nobody has asked there. Nodes judge their disks by it.
+    pub compressed_bytes: u64,
+    /// What nodes were told of it: few different things, which all sessions share.
+    pub told: Vec<Arc<Told>>,
+}
+
+/// What a node was told about an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// The canonical reference, since the image may be gone from the index when it is to be dropped.
+    pub reference: String,
+    /// As `drop_proto` has it.
+    pub pull_policy: drop_proto::ImagePullPolicy,
+    /// Empty: unknown.
+    pub expected_digest: String,
+    /// Lower is pulled first.
+    pub priority: i32,
+    /// See `DesiredImage.check`.
+    pub check: u64,
+    /// See `DesiredImage.compressed_bytes`.
+    pub compressed_bytes: u64,
 }
 
 impl Image {
@@ -124,11 +161,15 @@ impl Image {
             granted: NodeSet::default(),
             blocked: NodeSet::default(),
             failures: BTreeMap::new(),
+            refusals: BTreeMap::new(),
+            losses: Losses::default(),
             probe: Probe::default(),
             strikes: 0,
             foreign_platforms: BTreeMap::new(),
             check: Check::default(),
             size_bytes: None,
+            compressed_bytes: 0,
+            told: Vec::new(),
         }
     }
 
@@ -173,6 +214,8 @@ impl Image {
             set.remove(node);
         }
         self.failures.remove(&node);
+        self.refusals.remove(&node);
+        self.losses.forget(node);
         if self.check.checker == Some(node) {
             self.check.checker = None;
         }
@@ -204,6 +247,7 @@ impl Image {
     pub fn pulled(&mut self, now: Now, node: NodeId, digests: &[String], began: Duration) -> bool {
         let checks = self.check.due.is_some_and(|due| due <= began);
         self.holds(node, digests);
+        self.losses.brought(node);
         self.failures.remove(&node);
         self.blocked.remove(node);
         self.probe = Probe::Proven;

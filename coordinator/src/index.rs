@@ -4,6 +4,7 @@
 //! sets of them are bits; places are used again.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use drop_api::{CachedImageSpec, CachedImageStatus};
@@ -11,7 +12,7 @@ use drop_proto::FailureClass;
 use jiff::Timestamp;
 
 use crate::cached_image::writer::Record;
-use crate::image::{Image, ImageId};
+use crate::image::{Image, ImageId, Told};
 use crate::node_set::{NodeId, NodeSet};
 use crate::plan::NodeFacts;
 use crate::session::limits::Allowance;
@@ -69,8 +70,8 @@ pub struct Session {
     pub instance: String,
     /// Last revision of Desired that was sent.
     pub revision: u64,
-    /// What was sent, by image.
-    pub sent: BTreeMap<ImageId, Sent>,
+    /// What the agent was told, by image.
+    pub told: BTreeMap<ImageId, Arc<Told>>,
     /// The agent has said all that it holds.
     pub inventoried: bool,
     /// Grants of the node that its Hello did not name: their ends are yet to be told.
@@ -82,21 +83,6 @@ pub struct Session {
 /// Names one session for as long as the process lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u64);
-
-/// What a node was told about an image.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sent {
-    /// The canonical reference, since the image may be gone from the index when it is to be dropped.
-    pub reference: String,
-    /// `drop_proto::ImagePullPolicy` as a number.
-    pub pull_policy: i32,
-    /// Empty: unknown.
-    pub expected_digest: String,
-    /// Lower is pulled first.
-    pub priority: i32,
-    /// See `DesiredImage.check`.
-    pub check: u64,
-}
 
 /// The runtime of a node, as its agent says it.
 #[derive(Clone, Debug, Default)]

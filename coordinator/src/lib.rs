@@ -5,11 +5,14 @@
 
 pub mod args;
 pub mod cached_image;
+pub mod clock;
 pub mod core;
 pub mod credentials;
 pub mod identity;
 pub mod image;
 pub mod index;
+pub mod lead;
+pub mod lease;
 pub mod machine;
 pub mod metrics;
 pub mod node_set;
@@ -17,6 +20,7 @@ pub mod objects;
 pub mod pacing;
 pub mod plan;
 pub mod report;
+pub mod rights;
 pub mod run;
 pub mod session;
 pub mod watch;

@@ -1,10 +1,9 @@
 //! The one task that owns the state machine: feeds it, and carries out what it answers.
 
 use std::collections::{BTreeSet, HashMap};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use drop_proto::CoordinatorMessage;
-use jiff::Timestamp;
 use kube::Client;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -13,15 +12,20 @@ use tracing::{info, warn};
 
 use crate::cached_image::apply::write_status;
 use crate::cached_image::events::Event;
-use crate::core::{Config, Core, Input, Now, Output, WriteFailed};
+use crate::clock::Clock;
+use crate::core::{Config, Core, Input, Output, WriteFailed};
 use crate::index::SessionId;
+use crate::lease::term::Term;
 use crate::metrics;
 use crate::report::Report;
+use crate::rights::Rights;
 use crate::session::refusal::Refusal;
 use crate::session::server::{Outbox, SessionEvent};
 
 /// How often metrics learn what the state machine knows.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// Most inputs that are taken in at once: what they decide is to go out soon.
+const TOGETHER: usize = 64;
 /// Writes under way when the process stops get this long.
 const LAST_WRITES: Duration = Duration::from_secs(5);
 
@@ -39,21 +43,25 @@ pub struct Ports {
     pub secrets: watch::Sender<BTreeSet<String>>,
     /// To the metrics page.
     pub report: watch::Sender<Report>,
-    /// Turns true when the process is to stop.
+    /// Rights that are missing.
+    pub rights: Rights,
+    /// Turns true when the process is to stop, or the term is over.
     pub stop: watch::Receiver<bool>,
 }
 
-/// Runs until told to stop. Every session is told why it ends.
-pub async fn run(config: Config, mut ports: Ports) {
-    let clock = Clock::start();
+/// Runs for one term, until told to stop. Every session is told why it ends.
+pub async fn run(config: Config, clock: Clock, term: Term, mut ports: Ports) {
     let mut core = Core::new(config);
     let mut io = Io {
         outboxes: HashMap::new(),
         writes: JoinSet::new(),
         client: ports.client,
         events: ports.events,
+        rights: ports.rights,
+        term: term.clone(),
         secrets: ports.secrets,
     };
+    let mut known_end = Duration::MAX;
     let mut report = tokio::time::interval(REPORT_INTERVAL);
     report.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -75,7 +83,26 @@ pub async fn run(config: Config, mut ports: Ports) {
             () = tokio::time::sleep(wake) => Input::Tick,
             _ = ports.stop.wait_for(|stop| *stop) => break,
         };
-        for output in core.step(clock.now(), input) {
+        // A process that was paused finds out here, before it thinks any further.
+        if !term.is_on() {
+            // An error means that the other end is gone, which is a stop as well.
+            let _ = ports.stop.wait_for(|stop| *stop).await;
+            break;
+        }
+        let end = term.until();
+        let moved = (end != known_end).then_some(Input::LeadsUntil(end));
+        known_end = end;
+        // What waits behind it is taken along: each decision is then made once for all of it.
+        let waiting = std::iter::from_fn(|| {
+            let news = ports.inputs.try_recv().ok();
+            news.or_else(|| Some(io.welcome(ports.sessions.try_recv().ok()?)))
+        });
+        let inputs = moved
+            .into_iter()
+            .chain([input])
+            .chain(waiting)
+            .take(TOGETHER);
+        for output in core.step_all(clock.now(), inputs) {
             io.carry_out(output);
         }
     }
@@ -85,8 +112,15 @@ pub async fn run(config: Config, mut ports: Ports) {
         writes = io.writes.len(),
         "stops granting"
     );
+    let why = if term.is_on() {
+        "the coordinator stops"
+    } else {
+        // What was begun under the term is none of this replica's business any more.
+        io.writes.abort_all();
+        "this replica does not lead any more"
+    };
     for (_, outbox) in io.outboxes.drain() {
-        outbox.refuse(Status::unavailable("the coordinator stops"));
+        outbox.refuse(Status::unavailable(why));
     }
     let last_writes = async { while io.writes.join_next().await.is_some() {} };
     if tokio::time::timeout(LAST_WRITES, last_writes)
@@ -97,31 +131,13 @@ pub async fn run(config: Config, mut ports: Ports) {
     }
 }
 
-/// The only place that reads the clocks.
-struct Clock {
-    start: Instant,
-}
-
-impl Clock {
-    fn start() -> Self {
-        Self {
-            start: Instant::now(),
-        }
-    }
-
-    fn now(&self) -> Now {
-        Now {
-            mono: self.start.elapsed(),
-            wall: Timestamp::now(),
-        }
-    }
-}
-
 struct Io {
     outboxes: HashMap<SessionId, Outbox>,
     writes: JoinSet<(String, String, Result<u64, WriteFailed>)>,
     client: Client,
     events: mpsc::Sender<Event>,
+    rights: Rights,
+    term: Term,
     secrets: watch::Sender<BTreeSet<String>>,
 }
 
@@ -157,9 +173,14 @@ impl Io {
                 }
             }
             Output::Write { name, uid, status } => {
-                let client = self.client.clone();
+                let (client, rights, term) =
+                    (self.client.clone(), self.rights.clone(), self.term.clone());
                 self.writes.spawn(async move {
-                    let result = write_status(client, &name, &uid, &status).await;
+                    // Between the decision and this moment the process may have been paused.
+                    if !term.is_on() {
+                        return (name, uid, Err(WriteFailed));
+                    }
+                    let result = write_status(client, &name, &uid, &status, &rights).await;
                     metrics::status_written(result.is_ok());
                     (name, uid, result)
                 });

@@ -14,6 +14,7 @@ async fn main() -> ExitCode {
     if let Err(error) = args.log.init() {
         Args::command().error(ErrorKind::InvalidValue, error).exit();
     }
+    drop_daemon::limits::raise_open_files();
     match drop_coordinator::run::run(args).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

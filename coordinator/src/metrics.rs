@@ -12,6 +12,7 @@ const STATUS_WRITES: &str = "drop_status_writes_total";
 const IMAGES_LOST: &str = "drop_images_lost_total";
 const RECONNECTS: &str = "drop_session_reconnects_total";
 const GRANTS_EXPIRED: &str = "drop_grants_expired_total";
+const LEADER: &str = "drop_leader";
 const SESSIONS_REFUSED: &str = "drop_sessions_refused_total";
 const BUILD_INFO: &str = "drop_build_info";
 
@@ -40,6 +41,10 @@ pub fn describe() {
         GRANTS_EXPIRED,
         "Grants that ended because their agent fell silent."
     );
+    metrics::describe_gauge!(
+        LEADER,
+        "1 on the replica that leads, 0 on those that follow."
+    );
     describe_counter!(
         SESSIONS_REFUSED,
         "Sessions that the coordinator did not take, or ended, by reason."
@@ -55,6 +60,7 @@ pub fn describe() {
     for name in [IMAGES_LOST, RECONNECTS, GRANTS_EXPIRED] {
         counter!(name).increment(0);
     }
+    leads(false);
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }
 
@@ -65,6 +71,11 @@ pub fn status_written(success: bool) {
     if !success {
         counter!(RECONCILE, "controller" => "cachedimage", "result" => result).increment(1);
     }
+}
+
+/// Whether this process leads.
+pub fn leads(yes: bool) {
+    gauge!(LEADER).set(f64::from(u8::from(yes)));
 }
 
 /// A session was not taken, or was ended, for a reason of `Refusal::class`.

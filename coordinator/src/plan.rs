@@ -1,6 +1,6 @@
 //! Decides which nodes an image is wanted on.
 //!
-//! Pure: the same nodes, images and policies give the same answer. It must not know whether a node is ready, connected or
+//! Pure: the same nodes, images and policies give the same answer. It does not look at whether a node is ready, connected or
 //! cordoned: only labels and taints count (contract: a cordoned or `NotReady` node is judged by its taints alone).
 
 mod taints;
@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{Taint, Toleration};
 pub use taints::tolerates;
 pub(crate) use targets::choices;
 
-/// What of a Node matters for the plan.
+/// What of a Node matters.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodeFacts {
     /// Name of the Node object.
@@ -22,6 +22,8 @@ pub struct NodeFacts {
     pub labels: BTreeMap<String, String>,
     /// Its taints.
     pub taints: Vec<Taint>,
+    /// Its kubelet reports `DiskPressure`: no pull starts there. The plan does not change because of it.
+    pub disk_pressure: bool,
 }
 
 /// One side of the choice of nodes: an image's or a policy's.

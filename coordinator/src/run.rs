@@ -1,6 +1,5 @@
-//! Wires the state machine to the world: watches, gRPC server, Events, admin pages, signals.
+//! Wires the process: gRPC server, Lease, leading, admin pages, signals.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,9 +11,7 @@ use drop_daemon::bind;
 use drop_daemon::{signals, supervise::Tasks};
 use drop_proto::coordinator_server::CoordinatorServer;
 use drop_proto::{MAX_AGENT_MESSAGE_BYTES, MAX_MESSAGE_BYTES};
-use jiff::Timestamp;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::runtime::events::{Recorder, Reporter};
 use kube::{Api, Client};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -22,23 +19,23 @@ use tokio_stream::wrappers::ReceiverStream;
 use tracing::{info, warn};
 
 use crate::args::Args;
-use crate::cached_image::apply;
-use crate::cached_image::events::Event;
-use crate::core::{Config, Input};
-use crate::credentials::read;
+use crate::clock::Clock;
+use crate::core::Config;
 use crate::identity::Standing;
 use crate::identity::review::Reviewer;
 use crate::identity::serving::{Files, Own, Serving};
 use crate::identity::store::Store;
-use crate::machine::{self, Ports};
+use crate::lead::{self, World};
+use crate::lease::Role;
+use crate::lease::candidate::Candidate;
+use crate::lease::renew;
+use crate::lease::term::Term;
 use crate::metrics;
 use crate::report::Report;
+use crate::rights::Rights;
 use crate::session::door::{self, Connection};
 use crate::session::server::{Guard, Server};
-use crate::watch::{image_object, node_facts, policy, watch as watch_kind};
 
-/// Inputs that wait for the state machine. Watches and sessions wait when it is full.
-const INBOX: usize = 4096;
 /// Connections that wait for the gRPC server.
 const CONNECTIONS: usize = 64;
 /// A connection carries one session; the rest is for agents of another make.
@@ -47,10 +44,6 @@ const STREAMS: u32 = 4;
 const HEADER_BYTES: u32 = 32 * 1024;
 const NOT_LISTED: &str =
     "nodes, cachedimages and pullpolicies are not listed yet (list, watch): see the log";
-/// Events that wait for the API server.
-const EVENTS: usize = 256;
-/// How long tasks get to end. With the machine's last writes this stays under 20 s.
-const STOP_GRACE: Duration = Duration::from_secs(10);
 /// A connection whose other end is silent for this long is probed, and cut if the probe is not answered as long.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
@@ -69,18 +62,18 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     metrics::describe();
     let client = client(&args).await?;
 
+    let clock = Clock::start();
     let (stop, stopped) = watch::channel(false);
-    let (inputs, inbox) = mpsc::channel(INBOX);
-    let (session_events, sessions) = mpsc::channel(INBOX);
-    let (events, event_queue) = mpsc::channel(EVENTS);
-    let (secrets, wanted_secrets) = watch::channel(BTreeSet::new());
     let (report, reported) = watch::channel(Report::default());
-    let readiness = Readiness::default();
+    let (desk, desks) = watch::channel(None);
+    let (role, roles) = watch::channel(Role::Unknown);
+    let rights = Rights::default();
     let standing = Arc::new(watch::Sender::new(if args.insecure_plaintext {
         Standing::plaintext()
     } else {
         Standing::starting()
     }));
+    let readiness = Readiness::default();
     let mut tasks = Tasks::default();
 
     tasks.spawn_endless("signals", signals::watch_signals(stop));
@@ -103,21 +96,15 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             admin::serve_probes(listener, readiness.clone(), stopped.clone()),
         );
     }
-    watch_all(&mut tasks, &client, &inputs);
-    let reading = read::read(
-        client.clone(),
-        args.pod_namespace.clone(),
-        wanted_secrets,
-        inputs,
-    );
-    tasks.spawn_endless("secrets", async move {
-        reading.await;
-        Ok(())
-    });
-    tasks.spawn_endless("events", publish_events(client.clone(), event_queue));
+    let views = Views {
+        reported,
+        roles: roles.clone(),
+        standing: standing.subscribe(),
+        rights: rights.clone(),
+    };
     tasks.spawn_endless(
         "readiness",
-        show_readiness(readiness, reported, standing.subscribe(), stopped.clone()),
+        show_readiness(readiness, views, stopped.clone()),
     );
     let tls = certificates(&mut tasks, &args, &client, &standing)?;
     let guard = guard(&mut tasks, &args, &client, &standing);
@@ -127,32 +114,40 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         "sessions",
         serve_sessions(
             connections,
-            Server::new(session_events, guard),
+            Server::new(desks, roles.clone(), guard),
             stopped.clone(),
         ),
     );
-    let ports = Ports {
+    let (resign, resigned) = watch::channel(false);
+    if args.leader_elect {
+        let (candidate, ports) = candidate(&args, clock, &client, &rights);
+        tasks.spawn("lease", renew::run(candidate, ports, role, resigned));
+    } else {
+        role.send_replace(Role::Leads(Term::for_ever(clock)));
+    }
+    let world = World {
         client,
-        inputs: inbox,
-        sessions,
-        events,
-        secrets,
+        config: Config {
+            grant_ttl: args.grant_ttl.get(),
+            agent_grace: args.agent_grace.get(),
+            registry_budget: args.max_pulls_per_registry,
+            ..Config::default()
+        },
+        namespace: args.pod_namespace.clone(),
+        clock,
+        role: roles,
+        desk,
         report,
+        rights,
         stop: stopped.clone(),
     };
-    let config = Config {
-        grant_ttl: args.grant_ttl.get(),
-        agent_grace: args.agent_grace.get(),
-        registry_budget: args.max_pulls_per_registry,
-        // Milliseconds since 1970, with room for 4,096 grants a millisecond: no token of a former process comes again.
-        first_token: u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(1) << 12,
-        ..Config::default()
-    };
-    tasks.spawn("state machine", async move {
-        machine::run(config, ports).await;
-        Ok(())
+    tasks.spawn("leader", async move {
+        let result = lead::run(world).await;
+        // The next leader may begin: nothing more is done here.
+        resign.send_replace(true);
+        result
     });
-    tasks.run(stopped, STOP_GRACE).await?;
+    tasks.run(stopped, lead::STOP_GRACE).await?;
     info!("stopped");
     Ok(())
 }
@@ -204,6 +199,24 @@ fn guard(
     }
 }
 
+fn candidate(
+    args: &Args,
+    clock: Clock,
+    client: &Client,
+    rights: &Rights,
+) -> (Candidate, renew::Ports) {
+    let identity = format!("{}_{:08x}", args.pod_name, rand::random::<u32>());
+    let timing = args.lease_timing();
+    let ports = renew::Ports {
+        api: Api::namespaced(client.clone(), &args.pod_namespace),
+        // So that a leader whose request hangs has time for another one.
+        timeout: timing.renew_deadline / 2,
+        clock,
+        rights: rights.clone(),
+    };
+    (Candidate::new(renew::NAME, identity, timing), ports)
+}
+
 async fn listen(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     bind::listen(address).await.with_context(|| flag.to_owned())
 }
@@ -224,53 +237,29 @@ async fn client(args: &Args) -> anyhow::Result<Client> {
     Client::try_from(config).context("API server client")
 }
 
-fn watch_all(tasks: &mut Tasks, client: &Client, inputs: &mpsc::Sender<Input>) {
-    let (nodes, images, policies) = (inputs.clone(), inputs.clone(), inputs.clone());
-    let api = Api::all(client.clone());
-    tasks.spawn_endless("node watch", async move {
-        watch_kind(api, node_facts, Input::Node, nodes).await;
-        Ok(())
-    });
-    let api = Api::all(client.clone());
-    tasks.spawn_endless("cachedimage watch", async move {
-        watch_kind(api, image_object, Input::Image, images).await;
-        Ok(())
-    });
-    let api = Api::all(client.clone());
-    tasks.spawn_endless("pullpolicy watch", async move {
-        watch_kind(api, policy, Input::Policy, policies).await;
-        Ok(())
-    });
+/// What readiness depends on.
+struct Views {
+    reported: watch::Receiver<Report>,
+    roles: watch::Receiver<Role>,
+    standing: watch::Receiver<Standing>,
+    rights: Rights,
 }
 
-async fn publish_events(client: Client, mut queue: mpsc::Receiver<Event>) -> anyhow::Result<()> {
-    let reporter = Reporter {
-        controller: "drop-coordinator".to_owned(),
-        instance: None,
-    };
-    let recorder = Recorder::new(client.clone(), reporter);
-    while let Some(event) = queue.recv().await {
-        apply::publish(&client, &recorder, event).await;
-    }
-    // The state machine is gone; its own end says why.
-    std::future::pending().await
-}
-
-/// Ready = the API server's objects are known, and sessions can be served: only then do statuses mean anything.
+/// Ready = sessions can be served, and this process follows, or leads and knows the API server's objects.
 async fn show_readiness(
     readiness: Readiness,
-    mut reported: watch::Receiver<Report>,
-    mut standing: watch::Receiver<Standing>,
+    mut views: Views,
     mut stopped: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
+    let mut missing = views.rights.changes();
     loop {
-        let is_synced = reported.borrow_and_update().synced;
-        let listed = is_synced.then_some(()).ok_or(NOT_LISTED.to_owned());
-        readiness.set(standing.borrow_and_update().check().and(listed));
+        readiness.set(views.check());
         // Each branch only waits. The senders live as long as the tasks whose end ends the process.
         let changed = tokio::select! {
-            changed = reported.changed() => changed,
-            changed = standing.changed() => changed,
+            changed = views.reported.changed() => changed,
+            changed = views.roles.changed() => changed,
+            changed = views.standing.changed() => changed,
+            changed = missing.changed() => changed,
             _ = stopped.wait_for(|stop| *stop) => break,
         };
         if changed.is_err() {
@@ -279,6 +268,21 @@ async fn show_readiness(
     }
     readiness.set_not_ready("stops");
     std::future::pending().await
+}
+
+impl Views {
+    fn check(&mut self) -> Result<(), String> {
+        self.standing.borrow_and_update().check()?;
+        if let Some(missing) = self.rights.missing() {
+            return Err(missing);
+        }
+        let is_synced = self.reported.borrow_and_update().synced;
+        match &*self.roles.borrow_and_update() {
+            Role::Unknown => Err("the lease is not read yet: see the log".to_owned()),
+            Role::Leads(_) if !is_synced => Err(NOT_LISTED.to_owned()),
+            Role::Leads(_) | Role::Follows { .. } => Ok(()),
+        }
+    }
 }
 
 async fn serve_sessions(

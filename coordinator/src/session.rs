@@ -9,15 +9,16 @@ pub mod limits;
 pub mod refusal;
 pub mod server;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use drop_api::ImagePullPolicy;
 use drop_proto::{
-    Ask, CoordinatorMessage, HeldGrant, Hello, Inventory, Revoke, RuntimeState, agent_message,
-    coordinator_message,
+    Ask, CoordinatorMessage, HeldGrant, Hello, Inventory, Refused, Revoke, RuntimeState,
+    agent_message, coordinator_message,
 };
 
 use crate::core::{Close, Core, Count, Now, Output, Wake};
+use crate::image::{ImageId, Refusal};
 use crate::index::{Node, Runtime, Session, SessionId};
 use crate::node_set::NodeId;
 use crate::pacing::{Grant, PROOF_BY_RUNNING};
@@ -25,9 +26,6 @@ use crate::session::limits::{Allowance, UNKNOWN_GRANTS};
 
 /// Most pulls that a node may say it takes at once.
 const MAX_PARALLEL: u32 = 64;
-/// Tokens of other leaders are start times as well: none is weeks ahead of ours. A larger one was given by no coordinator, and
-/// counting on from there would run out of numbers.
-const TOKENS_AHEAD: u64 = 1 << 44;
 
 impl Core {
     pub(crate) fn connected(&mut self, now: Now, session: SessionId, hello: Hello) {
@@ -68,7 +66,7 @@ impl Core {
             id: session,
             instance: hello.instance.clone(),
             revision: 0,
-            sent: std::collections::BTreeMap::new(),
+            told: BTreeMap::new(),
             inventoried: false,
             unclaimed: Vec::new(),
             unknown_grants: Allowance::default(),
@@ -83,6 +81,7 @@ impl Core {
         self.sessions.insert(session, id);
         for (_, image) in self.images.iter_mut() {
             image.asked.remove(id);
+            image.refusals.remove(&id);
             if lapsed {
                 image.reported.remove(id);
             }
@@ -111,7 +110,7 @@ impl Core {
             self.revoke_unwanted(session, id, held);
         }
         self.runtime_changed(now, id, hello.runtime.unwrap_or_default());
-        self.stale.insert(id);
+        self.greeted.insert(id);
         self.mark_node(now, id);
         self.refresh_free(now, id);
     }
@@ -143,9 +142,6 @@ impl Core {
             revoked: false,
         };
         self.grants.insert(held.token, grant);
-        if held.token <= self.config.first_token.saturating_add(TOKENS_AHEAD) {
-            self.next_token = self.next_token.max(held.token + 1);
-        }
         if let Some(policy) = self.policies.get_mut(&policy) {
             policy.adopted(node);
         }
@@ -209,6 +205,7 @@ impl Core {
             agent_message::Kind::Failed(failed) => self.pull_failed(now, id, &failed),
             agent_message::Kind::Release(release) => self.released(now, id, release.token),
             agent_message::Kind::Runtime(runtime) => self.runtime_changed(now, id, runtime),
+            agent_message::Kind::Refused(refused) => self.refused(now, id, refused),
         }
     }
 
@@ -266,10 +263,16 @@ impl Core {
                 .iter()
                 .map(|image| image.reference.as_str())
                 .collect();
-            for (_, image) in self.images.iter_mut() {
-                if image.targeted.contains(id) && !named.contains(image.reference.as_str()) {
-                    image.lacks(id);
-                }
+            let absent: Vec<ImageId> = self
+                .images
+                .iter()
+                .filter(|(_, image)| {
+                    image.targeted.contains(id) && !named.contains(image.reference.as_str())
+                })
+                .map(|(image_id, _)| image_id)
+                .collect();
+            for image_id in absent {
+                self.image_absent(now, image_id, id);
             }
         }
         for item in inventory.images {
@@ -298,14 +301,13 @@ impl Core {
                     image.failures.remove(&id);
                     image.blocked.remove(id);
                 }
-                if image.expected.is_some() && !image.current.contains(id) {
-                    self.stale.insert(id);
-                }
+                // What the node was told before it held the image may not be what it should compare with.
+                self.stale.insert((id, image_id));
             } else {
-                image.lacks(id);
                 if item.lost {
                     self.outputs.push(Output::Count(Count::ImageLost));
                 }
+                self.image_absent(now, image_id, id);
             }
             self.mark_image(now, image_id);
         }
@@ -320,7 +322,7 @@ impl Core {
         self.unsettled = true;
     }
 
-    fn remembers(&self, image: crate::image::ImageId, node: &str) -> bool {
+    fn remembers(&self, image: ImageId, node: &str) -> bool {
         self.images.get(image).is_some_and(|image| {
             image.objects.iter().any(|name| {
                 self.objects
@@ -331,7 +333,7 @@ impl Core {
     }
 
     /// Whether a CachedImage wants the newest digest of the image on the node, not just any.
-    pub(crate) fn wants_always(&self, image: crate::image::ImageId, node: NodeId) -> bool {
+    pub(crate) fn wants_always(&self, image: ImageId, node: NodeId) -> bool {
         self.images.get(image).is_some_and(|image| {
             image
                 .objects
@@ -358,6 +360,38 @@ impl Core {
                     image.asked.set(id, asks);
                 }
             }
+        }
+        self.unsettled = true;
+    }
+
+    /// The node does not ask for images that it needs. That concerns nobody else; a tag that it was to check is another one's.
+    fn refused(&mut self, now: Now, id: NodeId, refused: Refused) {
+        for reference in refused.lifted {
+            if let Some(image_id) = self.images.id(&reference) {
+                if let Some(image) = self.images.get_mut(image_id) {
+                    image.refusals.remove(&id);
+                }
+                self.mark_image(now, image_id);
+            }
+        }
+        for refusal in refused.images {
+            let Some(image_id) = self.images.id(&refusal.reference) else {
+                continue;
+            };
+            let Some(image) = self.images.get_mut(image_id) else {
+                continue;
+            };
+            if !image.targeted.contains(id) {
+                continue;
+            }
+            let class = refusal.class();
+            let message = refusal.message;
+            image.refusals.insert(id, Refusal { class, message });
+            if image.check.checker == Some(id) {
+                image.check.checker = None;
+                self.stale.insert((id, image_id));
+            }
+            self.mark_image(now, image_id);
         }
         self.unsettled = true;
     }
@@ -399,6 +433,7 @@ impl Core {
         }
         for (_, image) in self.images.iter_mut() {
             image.asked.remove(id);
+            image.refusals.remove(&id);
             if image.check.checker == Some(id) {
                 image.check.checker = None;
             }
@@ -432,6 +467,7 @@ impl Core {
             node.session.as_ref().is_some_and(|s| s.inventoried)
                 && node.runtime.available
                 && (node.grants.len() as u32) < node.max_parallel
+                && !node.facts.as_ref().is_some_and(|f| f.disk_pressure)
                 && node
                     .pause
                     .as_ref()

@@ -20,15 +20,22 @@ use crate::index::ImageObject;
 use crate::objects::limits;
 use crate::pacing::policy::Limits;
 use crate::plan::NodeFacts;
+use crate::rights::Rights;
 
 /// Longest wait before a watch is tried again. kube's default waits up to a minute, and after an absence of the API server
 /// it takes two tries: one to hear that the watch is too old, one to list. Few watches of one process press nobody.
 const LONGEST: Duration = Duration::from_secs(5);
 
+/// A watch that was refused is tried again by then at the latest; if no refusal has come, it is allowed now. A watch that works
+/// says nothing before something changes.
+const SILENCE: Duration = Duration::from_secs(15);
+
 /// The wait after an error of a watch: doubles from a tenth of a second up to [`LONGEST`].
 #[derive(Debug, Default)]
 pub struct Patience {
     errors: u32,
+    /// Good news in a row. A list begins with some, also one that fails then.
+    good: u32,
 }
 
 impl Iterator for Patience {
@@ -37,13 +44,17 @@ impl Iterator for Patience {
     fn next(&mut self) -> Option<Duration> {
         let wait = Duration::from_millis(100) * (1 << self.errors.min(6));
         self.errors += 1;
+        self.good = 0;
         Some(wait.min(LONGEST))
     }
 }
 
 impl Backoff for Patience {
     fn reset(&mut self) {
-        self.errors = 0;
+        self.good += 1;
+        if self.good > 1 {
+            self.errors = 0;
+        }
     }
 }
 
@@ -54,10 +65,12 @@ pub async fn watch<K, T>(
     convert: impl Fn(K) -> T,
     wrap: impl Fn(Change<T>) -> Input,
     inputs: mpsc::Sender<Input>,
+    rights: Rights,
 ) where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
     let kind = K::plural(&());
+    let mut is_refused = false;
     let readable = |object: DeserializeGuard<K>| {
         let name = object.name_any();
         object.0.map(&convert).map_err(|error| warn!(kind = %kind, name, error = %error.error, "object does not parse, left out")).ok()
@@ -66,7 +79,14 @@ pub async fn watch<K, T>(
         std::pin::pin!(watcher(api, watcher::Config::default()).backoff(Patience::default()));
     let mut listed = Vec::new();
     loop {
-        let change = match stream.try_next().await {
+        let silence = if is_refused { SILENCE } else { Duration::MAX };
+        // Dropping the wait loses nothing: the stream keeps its state.
+        let Ok(next) = tokio::time::timeout(silence, stream.try_next()).await else {
+            is_refused = false;
+            rights.granted(&kind);
+            continue;
+        };
+        let change = match next {
             Ok(Some(watcher::Event::Init)) => {
                 listed.clear();
                 continue;
@@ -87,22 +107,46 @@ pub async fn watch<K, T>(
             Ok(None) => return,
             Err(error) => {
                 warn!(kind = %kind, error = %error, "cannot list or watch, will retry");
+                is_refused = refused(&error, &kind, &rights);
                 continue;
             }
         };
+        if is_refused {
+            is_refused = false;
+            rights.granted(&kind);
+        }
         if inputs.send(wrap(change)).await.is_err() {
             return;
         }
     }
 }
 
+/// Whether the error is a missing right, which is noted.
+fn refused(error: &watcher::Error, work: &str, rights: &Rights) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => {
+            rights.heard(work, Some(error));
+            matches!(error, kube::Error::Api(status) if status.is_forbidden())
+        }
+        watcher::Error::WatchError(_) | watcher::Error::NoResourceVersion => false,
+    }
+}
+
 /// What of a Node matters.
 #[must_use]
 pub fn node_facts(node: Node) -> NodeFacts {
+    let conditions = node.status.as_ref().and_then(|s| s.conditions.as_ref());
+    let disk_pressure = conditions
+        .into_iter()
+        .flatten()
+        .any(|c| c.type_ == "DiskPressure" && c.status == "True");
     NodeFacts {
         name: node.name_any(),
         labels: node.metadata.labels.unwrap_or_default(),
         taints: node.spec.and_then(|spec| spec.taints).unwrap_or_default(),
+        disk_pressure,
     }
 }
 
@@ -138,6 +182,11 @@ mod tests {
             .map(|wait| wait.as_millis())
             .collect();
         assert_eq!(waits, [100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000]);
+        // A list that begins and fails.
+        patience.reset();
+        assert_eq!(patience.next(), Some(Duration::from_secs(5)));
+        // One that begins and ends.
+        patience.reset();
         patience.reset();
         assert_eq!(patience.next(), Some(Duration::from_millis(100)));
     }

@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod bind;
+pub mod limits;
 pub mod logging;
 pub mod series;
 pub mod signals;

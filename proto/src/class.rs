@@ -36,6 +36,7 @@ impl FailureClass {
             Self::Runtime => "runtime",
             Self::Canceled => "canceled",
             Self::NotListed => "not_listed",
+            Self::NotAllowed => "not_allowed",
         }
     }
 
@@ -55,7 +56,7 @@ impl FailureClass {
             | Self::Tls
             | Self::Timeout => Scope::Host,
             Self::NoSpace | Self::Runtime => Scope::Node,
-            Self::Unspecified | Self::Canceled | Self::NotListed => Scope::Pair,
+            Self::Unspecified | Self::Canceled | Self::NotListed | Self::NotAllowed => Scope::Pair,
         }
     }
 }

@@ -4,6 +4,7 @@
 //! The generated structs are plain data, so the state machines on both sides take and return them as they are.
 
 mod class;
+mod codec;
 mod credential;
 
 pub use class::Scope;

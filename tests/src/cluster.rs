@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use futures::future::try_join_all;
-use kube::{Client, Resource};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::agent_pod::AgentPod;
 use crate::control_plane::{ControlPlane, Controllers};
-use crate::coordinator::{Coordinator, Sessions};
+use crate::coordinator::{self, Coordinator, Sessions};
 use crate::dirs::Scratch;
 use crate::images::Recipe;
 use crate::node::{Node, NodeSpec};
@@ -26,6 +27,7 @@ use crate::registry::Registry;
 pub struct Builder {
     nodes: Vec<NodeSpec>,
     controllers: Controllers,
+    replicas: usize,
     coordinator_args: Vec<String>,
     agent_args: Vec<String>,
     sessions: Sessions,
@@ -52,6 +54,13 @@ impl Builder {
     #[must_use]
     pub fn controllers(mut self) -> Self {
         self.controllers = Controllers::Run;
+        self
+    }
+
+    /// Runs so many coordinators instead of one, `replica-1`, `replica-2` ..., of which one leads.
+    #[must_use]
+    pub fn replicas(mut self, count: usize) -> Self {
+        self.replicas = count;
         self
     }
 
@@ -86,14 +95,24 @@ impl Builder {
                 ControlPlane::start(&scratch.path().join("control-plane"), self.controllers)
                     .await?;
             control_plane.apply_crds().await?;
-            let folder = scratch.path().join("coordinator");
-            let args = &self.coordinator_args;
-            let coordinator =
-                Coordinator::start(&folder, &control_plane, self.sessions, args).await?;
-            anyhow::Ok((control_plane, coordinator))
+            let (args, sessions) = (&self.coordinator_args, self.sessions);
+            let mut coordinators = Vec::new();
+            for number in 1..=self.replicas {
+                let name = format!("replica-{number}");
+                let folder = scratch.path().join(&name);
+                let replica =
+                    Coordinator::start_replica(&folder, &control_plane, &name, sessions, args);
+                coordinators.push(replica.await?);
+            }
+            if coordinators.is_empty() {
+                let folder = scratch.path().join("coordinator");
+                let single = Coordinator::start(&folder, &control_plane, sessions, args);
+                coordinators.push(single.await?);
+            }
+            anyhow::Ok((control_plane, coordinators))
         };
         let folder = scratch.path().join("registry");
-        let (registry, (control_plane, coordinator)) =
+        let (registry, (control_plane, mut coordinators)) =
             tokio::try_join!(Registry::start(&folder), control_plane)?;
         let proxy = Proxy::start(registry.address()).await?;
         let mut cluster = Cluster {
@@ -101,7 +120,8 @@ impl Builder {
             agent_args: self.agent_args,
             sessions: self.sessions,
             kubelets: Vec::new(),
-            coordinator,
+            coordinator: coordinators.remove(0),
+            more_coordinators: coordinators,
             proxy,
             registry,
             control_plane,
@@ -122,8 +142,10 @@ pub struct Cluster {
     // Dropped in this order: agents before their coordinator, all before the API server.
     /// The nodes, in the order they were added.
     pub nodes: Vec<Node>,
-    /// The coordinator.
+    /// The coordinator, or the first replica.
     pub coordinator: Coordinator,
+    /// The other replicas.
+    pub more_coordinators: Vec<Coordinator>,
     /// The registry host of the cluster's images.
     pub proxy: Proxy,
     /// The registry behind it.
@@ -159,6 +181,25 @@ impl Cluster {
     pub fn node(&mut self, name: &str) -> Result<&mut Node> {
         let found = self.nodes.iter_mut().find(|node| node.name() == name);
         found.with_context(|| format!("there is no node {name}"))
+    }
+
+    /// The name of the replica that holds the Lease, such as `replica-1`.
+    pub async fn leader(&self) -> Result<String> {
+        let leases: Api<Lease> = Api::namespaced(self.client(), coordinator::NAMESPACE);
+        let lease = leases.get("drop-coordinator").await?;
+        let holder = lease.spec.and_then(|spec| spec.holder_identity);
+        let holder = holder.context("nobody holds the Lease")?;
+        let (name, _) = holder
+            .split_once('_')
+            .context("a holder without a suffix")?;
+        Ok(name.to_owned())
+    }
+
+    /// The replica called `replica-<number>`.
+    pub fn replica(&mut self, name: &str) -> Result<&mut Coordinator> {
+        let mut all = std::iter::once(&mut self.coordinator).chain(&mut self.more_coordinators);
+        let number: usize = name.trim_start_matches("replica-").parse()?;
+        all.nth(number - 1).with_context(|| format!("no {name}"))
     }
 
     /// A node joins.
@@ -280,7 +321,9 @@ impl Cluster {
         // The node's own arguments come last and win.
         let secure = pod.as_ref().map(AgentPod::agent_args).unwrap_or_default();
         let spec = spec.with_defaults(&[secure, self.agent_args.clone()].concat());
-        let node = Node::start(&folder, &client, &self.coordinator.url(), spec).await?;
+        let mut urls = vec![self.coordinator.url()];
+        urls.extend(self.more_coordinators.iter().map(Coordinator::url));
+        let node = Node::start(&folder, &client, &urls.join(","), spec).await?;
         Ok((node, pod))
     }
 }

@@ -11,6 +11,7 @@ use kube::Client;
 use crate::audit::Audit;
 use crate::certificates::Authority;
 use crate::process::{Process, Program};
+use crate::tunnel::Tunnel;
 use crate::{http, kubeconfig, objects, parts, ports};
 
 /// Two busy cores start an API server within a tenth of this.
@@ -107,6 +108,21 @@ impl ControlPlane {
     /// A kubeconfig for `user` in at most one group; what it may do is RBAC's business.
     pub fn kubeconfig_for(&self, user: &str, groups: &[&str]) -> Result<PathBuf> {
         kubeconfig::write(&self.folder, &self.authority, &self.url, (user, groups))
+    }
+
+    /// As `kubeconfig_for`, by way of a tunnel of the kubeconfig's own.
+    pub async fn kubeconfig_through(
+        &self,
+        name: &str,
+        user: &str,
+        groups: &[&str],
+    ) -> Result<(PathBuf, Tunnel)> {
+        let tunnel = Tunnel::start(self.url.trim_start_matches("https://")).await?;
+        let folder = self.folder.join(name);
+        std::fs::create_dir_all(&folder).context("create a kubeconfig's folder")?;
+        let url = format!("https://127.0.0.1:{}", tunnel.port());
+        let path = kubeconfig::write(&folder, &self.authority, &url, (user, groups))?;
+        Ok((path, tunnel))
     }
 
     /// The private key that signs its ServiceAccount tokens, PEM.

@@ -1,6 +1,6 @@
 //! The coordinator as a process, with the rights of its service account and no more.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::control_plane::ControlPlane;
 use crate::process::{Process, Program};
 use crate::scrape::{Scrape, scrape};
+use crate::tunnel::Tunnel;
 use crate::{http, objects, parts, ports};
 
 /// The user that the coordinator is, here by a client certificate and in a cluster by its token.
@@ -34,6 +35,7 @@ pub const TLS_NAME: &str = "drop-coordinator.drop-system.svc";
 #[derive(Debug)]
 pub struct Coordinator {
     process: Process,
+    network: Option<Tunnel>,
     sessions: Sessions,
     session: String,
     metrics: String,
@@ -61,12 +63,42 @@ impl Coordinator {
         sessions: Sessions,
         args: &[String],
     ) -> Result<Self> {
+        let kubeconfig = control_plane.kubeconfig_for(USER, &["system:serviceaccounts"])?;
+        Self::run(folder, kubeconfig, None, sessions, args)
+    }
+
+    /// Starts one of several replicas, which reaches the API server by a network of its own ([`Self::network`]), and waits until
+    /// it is ready.
+    pub async fn start_replica(
+        folder: &Path,
+        control_plane: &ControlPlane,
+        name: &str,
+        sessions: Sessions,
+        args: &[String],
+    ) -> Result<Self> {
+        grant_rights(control_plane).await?;
+        let (kubeconfig, network) = control_plane
+            .kubeconfig_through(name, USER, &["system:serviceaccounts"])
+            .await?;
+        let elects = ["--leader-elect", "--pod-name", name].map(str::to_owned);
+        let args = [&elects, args].concat();
+        let mut coordinator = Self::run(folder, kubeconfig, Some(network), sessions, &args)?;
+        coordinator.wait_ready().await?;
+        Ok(coordinator)
+    }
+
+    fn run(
+        folder: &Path,
+        kubeconfig: PathBuf,
+        network: Option<Tunnel>,
+        sessions: Sessions,
+        args: &[String],
+    ) -> Result<Self> {
         std::fs::create_dir_all(folder).context("create the coordinator's folder")?;
         let security: &[&str] = match sessions {
             Sessions::Plaintext => &["--insecure-plaintext"],
             Sessions::Tls => &[],
         };
-        let kubeconfig = control_plane.kubeconfig_for(USER, &["system:serviceaccounts"])?;
         let (session, metrics, health) = (ports::address()?, ports::address()?, ports::address()?);
         let program = Program::new("coordinator", parts::built("drop-coordinator")?, folder)
             .arg("--kubeconfig")
@@ -79,6 +111,7 @@ impl Coordinator {
             .args(args);
         Ok(Self {
             process: Process::start(program)?,
+            network,
             sessions,
             session,
             metrics,
@@ -116,6 +149,11 @@ impl Coordinator {
     /// Its metrics now.
     pub async fn metrics(&self) -> Result<Scrape> {
         scrape(&self.metrics).await
+    }
+
+    /// The way of a replica to the API server.
+    pub fn network(&self) -> Result<&Tunnel> {
+        self.network.as_ref().context("it is no replica")
     }
 
     /// `kill -9`.

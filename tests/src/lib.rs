@@ -39,4 +39,5 @@ pub mod scripted_registry;
 pub mod skopeo;
 pub mod token_server;
 pub mod tokens;
+pub mod tunnel;
 pub mod wait;

@@ -238,10 +238,21 @@ impl Node {
 
     /// Its kubelet is not ready, as its status says; the taint that a node-lifecycle controller would add is not there.
     pub async fn not_ready(&self) -> Result<()> {
+        self.condition(json!(
+            {"type": "Ready", "status": "False", "reason": "KubeletNotReady", "message": "container runtime is down"}
+        ))
+        .await
+    }
+
+    /// Its kubelet is short of disk space (`"True"`) or not (`"False"`), as its status says, without the taint as above.
+    pub async fn disk_pressure(&self, word: &str) -> Result<()> {
+        self.condition(json!({"type": "DiskPressure", "status": word}))
+            .await
+    }
+
+    async fn condition(&self, condition: Value) -> Result<()> {
         let api: Api<NodeObject> = Api::all(self.client.clone());
-        let status = json!({"status": {"conditions": [
-            {"type": "Ready", "status": "False", "reason": "KubeletNotReady", "message": "container runtime is down"},
-        ]}});
+        let status = json!({"status": {"conditions": [condition]}});
         api.patch_status(
             &self.name,
             &PatchParams::default(),

@@ -14,7 +14,7 @@ const WITHIN: Duration = Duration::from_secs(30);
 /// Flags with their values, and what the message must name: the flag, and what is right or wrong about it.
 type Case<'a> = (&'a str, &'a str, &'a str);
 
-const COORDINATOR: [Case; 30] = [
+const COORDINATOR: [Case; 33] = [
     ("--no-such-flag", "--no-such-flag", "--help"),
     ("stray", "'stray'", "--help"),
     (
@@ -48,6 +48,13 @@ const COORDINATOR: [Case; 30] = [
     ("--grant-ttl=0s", "--grant-ttl", "at least 1s"),
     ("--agent-grace=1d", "--agent-grace", "1d"),
     ("--agent-grace=", "--agent-grace", "duration"),
+    ("--lease-duration=soon", "--lease-duration", "soon"),
+    (
+        "--leader-elect --lease-duration=5s",
+        "--lease-duration",
+        "--lease-renew-deadline",
+    ),
+    ("--lease-retry-period=2", "--lease-retry-period", "2"),
     (
         "--max-pulls-per-registry=0",
         "--max-pulls-per-registry",
@@ -96,7 +103,7 @@ const COORDINATOR: [Case; 30] = [
     ),
 ];
 
-const AGENT: [Case; 25] = [
+const AGENT: [Case; 26] = [
     ("--no-such-flag", "--no-such-flag", "--help"),
     ("--node-name=", "--node-name", "Node object"),
     ("--node-name=Node One", "--node-name", "Node object"),
@@ -131,6 +138,11 @@ const AGENT: [Case; 25] = [
         "https://host:port",
     ),
     (
+        "--coordinator=http://a:1,b:2",
+        "--coordinator",
+        "separated by commas",
+    ),
+    (
         "--coordinator=http://c:1/path",
         "--coordinator",
         "https://host:port",
@@ -158,6 +170,16 @@ const AGENT: [Case; 25] = [
     ("--list-interval=5", "--list-interval", "5"),
     ("--pull-deadline=never", "--pull-deadline", "never"),
     ("--shutdown-grace=-1s", "--shutdown-grace", "-1s"),
+    ("--disk-high-percent=0", "--disk-high-percent", "1..=100"),
+    ("--disk-high-percent=101", "--disk-high-percent", "1..=100"),
+    ("--disk-default-need=much", "--disk-default-need", "2Gi"),
+    ("--disk-default-need=-1", "--disk-default-need", "2Gi"),
+    ("--allow-registries=nginx", "--allow-registries", "host"),
+    (
+        "--allow-registries=ghcr.io,https://r.io",
+        "--allow-registries",
+        "https://r.io",
+    ),
     (
         "--metrics-bind-address=8080",
         "--metrics-bind-address",

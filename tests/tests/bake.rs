@@ -16,6 +16,8 @@ use drop_tests::{parts, wait};
 use serde_json::Value;
 
 const WITHIN: Duration = Duration::from_secs(90);
+/// How full this machine's disk is does not matter.
+const ANY_DISK: [&str; 2] = ["--disk-high-percent=100", "--disk-default-need=0"];
 
 /// A machine with a containerd, and a registry behind a proxy.
 struct Machine {
@@ -71,6 +73,7 @@ impl Machine {
     async fn bake_stdin(&self, args: &[&str], stdin: &str) -> Result<Ended> {
         let ended = Command::new(&parts::built("drop-agent")?)
             .args(["bake", "--runtime-endpoint", &self.containerd.endpoint()])
+            .args(ANY_DISK)
             .args(args)
             .env("TERM", "xterm-256color")
             .stdin(stdin)
@@ -388,6 +391,7 @@ async fn bake_waits_for_a_runtime_that_comes_later() -> Result<()> {
 
     let program = Program::new("bake", parts::built("drop-agent")?, machine.scratch.path())
         .args(["bake", "--runtime-endpoint", &machine.containerd.endpoint()])
+        .args(ANY_DISK)
         .arg(&file);
     let mut bake = Process::start(program)?;
     wait::until("bake to wait for the runtime", WITHIN, async || {
@@ -422,8 +426,9 @@ async fn bake_draws_one_line_for_each_image_on_a_terminal() -> Result<()> {
     .concat();
     let file = machine.file("images.yaml", &text)?;
     let command = format!(
-        "{} bake --runtime-endpoint {} {file}",
+        "{} bake {} --runtime-endpoint {} {file}",
         parts::built("drop-agent")?.display(),
+        ANY_DISK.join(" "),
         machine.containerd.endpoint()
     );
     let script = Command::new(&parts::installed("script")?)

@@ -456,6 +456,7 @@ async fn row_12_bad_nodes_slow_nobody() -> Result<()> {
     let mut cluster = Cluster::builder()
         .nodes(3)
         .node(NodeSpec::new("bad-dead"))
+        // The testbed's agents refuse nothing beforehand: this disk is found full by the pull itself.
         .node(NodeSpec::new("bad-disk").disk(12))
         .node(NodeSpec::new("bad-way"))
         .coordinator_args(&["--agent-grace", "2s"])

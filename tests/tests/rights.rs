@@ -15,6 +15,7 @@ use drop_tests::kubectl::Kubectl;
 use drop_tests::node::NodeSpec;
 use drop_tests::{parts, tokens, wait};
 use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Secret};
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule, Role};
 use kube::api::{DeleteParams, ListParams, PostParams};
@@ -238,6 +239,112 @@ async fn each_missing_right_of_sessions_is_named() -> Result<()> {
         secrets.delete("drop-coordinator-tls", &now).await?;
         maps.delete("drop-coordinator-ca", &now).await?;
     }
+    Ok(())
+}
+
+/// The rights that whoever leads, or wants to, needs beside those of sessions: resource, verb, API group. The one to create a
+/// Lease comes last: only without a Lease it is asked for.
+const RIGHTS_TO_LEAD: [(&str, &str, &str); 12] = [
+    ("nodes", "list", ""),
+    ("nodes", "watch", ""),
+    ("cachedimages", "list", DROP),
+    ("cachedimages", "watch", DROP),
+    ("pullpolicies", "list", DROP),
+    ("pullpolicies", "watch", DROP),
+    ("cachedimages/status", "patch", DROP),
+    ("events", "create", "events.k8s.io"),
+    ("events", "patch", "events.k8s.io"),
+    ("leases", "get", "coordination.k8s.io"),
+    ("leases", "update", "coordination.k8s.io"),
+    ("leases", "create", "coordination.k8s.io"),
+];
+const DROP: &str = "drop.corewire.io";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_missing_right_of_a_leader_is_named() -> Result<()> {
+    let mut cluster = Cluster::builder()
+        .node(NodeSpec::new("node-1").scripted())
+        .replicas(1)
+        // Soon over: each of the many starts below waits for the Lease of the one before.
+        .coordinator_args(&["--lease-duration=3s", "--lease-renew-deadline=2s"])
+        .coordinator_args(&["--lease-retry-period=250ms"])
+        .start()
+        .await?;
+    let roles: Api<Role> = Api::namespaced(cluster.client(), NAMESPACE);
+    let cluster_roles: Api<ClusterRole> = Api::all(cluster.client());
+    let leases: Api<Lease> = Api::namespaced(cluster.client(), NAMESPACE);
+    let name = "drop-coordinator";
+    let (role, cluster_role) = (roles.get(name).await?, cluster_roles.get(name).await?);
+    cluster.apply(&policy("quick", "")).await?;
+    for (resource, verb, group) in RIGHTS_TO_LEAD {
+        cluster.coordinator.kill();
+        if (resource, verb) == ("leases", "create") {
+            leases.delete(name, &DeleteParams::default()).await?;
+        }
+        let (mut less, mut cluster_less) = (role.clone(), cluster_role.clone());
+        less.rules = less.rules.map(|rules| without(&rules, resource, verb));
+        cluster_less.rules = cluster_less
+            .rules
+            .map(|rules| without(&rules, resource, verb));
+        replace(&roles, less).await?;
+        replace(&cluster_roles, cluster_less).await?;
+        cluster.coordinator.process().restart()?;
+        let words = match group {
+            "" => format!("{verb} {resource}"),
+            group => format!("{verb} {resource} in {group}"),
+        };
+        let mut is_wanted = false;
+        wait::until(format!("{words} to be missed"), WITHIN, async || {
+            // Something to do: a status to write, and Events, which are patched when they come again.
+            is_wanted = !is_wanted;
+            let spec = if is_wanted {
+                "policyRef: {name: quick}"
+            } else {
+                "policyRef: {name: quick}, nodeSelector: {disk: tape}"
+            };
+            let app = yaml("app", &cluster.image("team/app"), "v1", spec);
+            cluster.apply(&app).await?;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let ready = cluster.coordinator.readiness().await?;
+            ensure!(ready.contains(&words), "{ready}");
+            Ok(())
+        })
+        .await?;
+        let log = cluster.coordinator.log();
+        let told = format!("right=\"{words}\"");
+        ensure!(log.contains(&told), "{told} is not in the log:\n{log}");
+        // Granted again: it goes on without a restart.
+        replace(&roles, role.clone()).await?;
+        replace(&cluster_roles, cluster_role.clone()).await?;
+        cluster.coordinator.wait_ready().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn no_right_is_granted_that_no_test_misses() -> Result<()> {
+    let scratch = Scratch::new()?;
+    let plane = ControlPlane::start(&scratch.path().join("plane"), Controllers::None).await?;
+    grant_rights(&plane).await?;
+    let client = plane.client();
+    let name = "drop-coordinator";
+    let role = Api::<Role>::namespaced(client.clone(), NAMESPACE)
+        .get(name)
+        .await?;
+    let cluster_role = Api::<ClusterRole>::all(client).get(name).await?;
+    let mut granted = BTreeSet::new();
+    for rule in role.rules.iter().chain(&cluster_role.rules).flatten() {
+        for resource in rule.resources.iter().flatten() {
+            for verb in &rule.verbs {
+                granted.insert((resource.as_str(), verb.as_str()));
+            }
+        }
+    }
+    // Pull Secrets and pods: private images, and agents whose tokens name no node, are refused without these.
+    let mut missed = BTreeSet::from([("pods", "get"), ("secrets", "list"), ("secrets", "watch")]);
+    missed.extend(RIGHTS.map(|(resource, verb, _)| (resource, verb)));
+    missed.extend(RIGHTS_TO_LEAD.map(|(resource, verb, _)| (resource, verb)));
+    ensure!(granted == missed, "granted {granted:?}, missed {missed:?}");
     Ok(())
 }
 

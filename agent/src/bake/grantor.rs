@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use drop_proto::{
     AgentMessage, CoordinatorMessage, Desired, DesiredImage, Grant, ImagePullPolicy, Inventory,
-    RuntimeState, Scope, agent_message, coordinator_message,
+    Refused, RuntimeState, Scope, agent_message, coordinator_message,
 };
 
 use crate::node::{Failure, Input, Node, Output};
@@ -85,6 +85,8 @@ struct Image {
     size_bytes: u64,
     pulling_since: Option<Duration>,
     failure: Option<Failure>,
+    /// The machine does not ask for it, since it has no room.
+    refusal: Option<Failure>,
     pulled_for: Duration,
 }
 
@@ -139,6 +141,7 @@ impl Grantor {
             reference: reference.clone(),
             pull_policy: image.policy.into(),
             // A digest is its own expectation; what a tag names, only the pull can tell.
+            compressed_bytes: 0,
             expected_digest: reference
                 .split_once('@')
                 .map_or("", |(_, digest)| digest)
@@ -195,6 +198,10 @@ impl Grantor {
         if let Some(since) = image.pulling_since {
             return State::Pulling { since };
         }
+        if let Some(refusal) = &image.refusal {
+            // Pulls that run may yet leave more room than they were given; after the last one nothing else will.
+            return State::Failed(refusal.clone());
+        }
         match (&image.failure, &image.digests) {
             (Some(failure), _) if failure.class.scope() == Scope::Image => {
                 State::Failed(failure.clone())
@@ -233,6 +240,7 @@ impl Grantor {
                     }
                 }
             }
+            Some(agent_message::Kind::Refused(refused)) => self.take_refusals(refused),
             Some(agent_message::Kind::Done(done)) => {
                 let pulled_for = Duration::from_millis(done.pull_ms);
                 if let Some((reference, image)) = self.ended(done.token, pulled_for) {
@@ -273,6 +281,21 @@ impl Grantor {
             if let Some(image) = self.images.get_mut(&listed.reference) {
                 image.digests = listed.present.then_some(listed.digests);
                 image.asked &= !listed.present;
+            }
+        }
+    }
+
+    fn take_refusals(&mut self, refused: Refused) {
+        for reference in refused.lifted {
+            if let Some(image) = self.images.get_mut(&reference) {
+                image.refusal = None;
+            }
+        }
+        for refusal in refused.images {
+            if let Some(image) = self.images.get_mut(&refusal.reference) {
+                let class = refusal.class();
+                let message = refusal.message;
+                image.refusal = Some(Failure { class, message });
             }
         }
     }
@@ -346,6 +369,7 @@ impl Grantor {
                     token: self.last_token,
                     reference,
                     ttl_ms: TTL_MS,
+                    timeout_ms: 0,
                     credentials: Vec::new(),
                 }))
             })
@@ -363,6 +387,7 @@ impl Image {
             size_bytes: 0,
             pulling_since: None,
             failure: None,
+            refusal: None,
             pulled_for: Duration::ZERO,
         }
     }

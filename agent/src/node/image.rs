@@ -3,6 +3,7 @@
 use drop_proto::{DesiredImage, ImagePullPolicy};
 
 use super::Listed;
+use super::disk::Refusal;
 
 /// What the coordinator wants of an image. Its priority is the coordinator's business alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -12,6 +13,8 @@ pub(super) struct Want {
     expected: String,
     /// 0 asks for no check.
     check: u64,
+    /// 0 while nobody knows it.
+    pub(super) compressed_bytes: u64,
 }
 
 impl From<DesiredImage> for Want {
@@ -20,6 +23,7 @@ impl From<DesiredImage> for Want {
             policy: image.pull_policy(),
             expected: image.expected_digest,
             check: image.check,
+            compressed_bytes: image.compressed_bytes,
         }
     }
 }
@@ -43,6 +47,10 @@ pub(super) struct Image {
     pub(super) known: Option<Presence>,
     /// It vanished, and no session has been told.
     pub(super) lost: bool,
+    /// The node's flags allow images from there.
+    pub(super) is_allowed: bool,
+    /// Why it is needed and not asked for all the same.
+    pub(super) refusal: Option<Refusal>,
     fresh: Option<Fresh>,
 }
 
@@ -54,12 +62,14 @@ pub(super) enum Presence {
 }
 
 impl Image {
-    pub(super) fn new(want: Want, since: u64) -> Self {
+    pub(super) fn new(want: Want, since: u64, is_allowed: bool) -> Self {
         Self {
             want,
             since,
             known: None,
             lost: false,
+            is_allowed,
+            refusal: None,
             fresh: None,
         }
     }

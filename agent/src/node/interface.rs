@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use drop_proto::{AgentMessage, CoordinatorMessage, Credential, FailureClass};
 
+use super::{Disk, DiskLimits, Prefix};
+
 /// What does not change while the agent runs.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -18,10 +20,14 @@ pub struct Config {
     pub max_parallel_pulls: u32,
     /// Time between two lists when nothing else asks for one.
     pub list_interval: Duration,
-    /// A pull that takes longer is cancelled.
+    /// A pull whose grant names no limit of its own is cancelled after this long.
     pub pull_deadline: Duration,
     /// How long running pulls may go on after [`Input::Shutdown`].
     pub shutdown_grace: Duration,
+    /// When a pull is refused for want of space.
+    pub disk: DiskLimits,
+    /// Where images may come from; empty: from everywhere.
+    pub allowed: Vec<Prefix>,
 }
 
 /// What the runtime's list says about one reference.
@@ -66,6 +72,8 @@ pub enum Input {
         /// Why, cleaned for people.
         message: String,
     },
+    /// What the image filesystem looks like now, read with each list and said just before its answer. `None`: it cannot be read.
+    Disk(Option<Disk>),
     /// The answer to [`Output::List`]; exactly one for each.
     Listed(Result<Listing, String>),
     /// The end of an [`Output::Pull`]; exactly one for each, cancelled or not.
@@ -143,6 +151,13 @@ pub enum Event {
     Lost {
         /// Which one.
         reference: String,
+    },
+    /// An image is needed, and the node does not ask for it.
+    Refused {
+        /// Which one.
+        reference: String,
+        /// Why.
+        failure: Failure,
     },
     /// A grant was given back.
     Released {

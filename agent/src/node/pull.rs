@@ -12,6 +12,12 @@ pub(super) struct Pull {
     pub(super) reference: String,
     pub(super) started_at: Duration,
     pub(super) ttl: Duration,
+    /// How long it may take.
+    pub(super) limit: Duration,
+    /// What its image is taken to need on the disk.
+    pub(super) need_bytes: u64,
+    /// Use of the disk when it started; `None` if it is unknown, or another pull ran beside.
+    pub(super) used_before: Option<u64>,
     /// What was wanted when it started.
     pub(super) want: Want,
     pub(super) phase: Phase,
@@ -37,10 +43,13 @@ pub(super) enum Cancel {
 
 impl Cancel {
     /// Not TIMEOUT for the deadline: that class blames the registry host and would hold up all its images.
-    pub(super) fn failure(self, took: Duration) -> Failure {
+    pub(super) fn failure(self, limit: Duration) -> Failure {
         let message = match self {
             Self::Unwanted => "cancelled: the image is not wanted any more".to_owned(),
-            Self::Deadline => format!("cancelled: not finished after {} s", took.as_secs()),
+            Self::Deadline => format!(
+                "cancelled: not finished within {} s; if it was not stuck, raise pullTimeout of its PullPolicy (without a policy: --pull-deadline)",
+                limit.as_secs()
+            ),
         };
         Failure {
             class: FailureClass::Canceled,
@@ -51,9 +60,9 @@ impl Cancel {
 
 impl Pull {
     /// When it is to be cancelled; `None` once that has happened or the call has ended.
-    pub(super) fn deadline(&self, limit: Duration) -> Option<Duration> {
+    pub(super) fn deadline(&self) -> Option<Duration> {
         let running = self.phase == Phase::Running && self.cancel.is_none();
-        running.then(|| self.started_at.saturating_add(limit))
+        running.then(|| self.started_at.saturating_add(self.limit))
     }
 
     pub(super) fn confirmed_by(&self, number: u64) -> bool {
@@ -64,10 +73,7 @@ impl Pull {
 impl Node {
     pub(super) fn cancel_overdue(&mut self, now: Duration, out: &mut Vec<Output>) {
         for (&token, pull) in &mut self.pulls {
-            if pull
-                .deadline(self.config.pull_deadline)
-                .is_some_and(|at| now >= at)
-            {
+            if pull.deadline().is_some_and(|at| now >= at) {
                 pull.cancel = Some(Cancel::Deadline);
                 out.push(Output::CancelPull { token });
             }

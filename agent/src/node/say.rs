@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use drop_proto::{Ask, Inventory, InventoryImage, Renew, RuntimeState, agent_message};
+use drop_proto::{
+    Ask, Inventory, InventoryImage, Refusal, Refused, Renew, RuntimeState, agent_message,
+};
 
 use super::image::Presence;
-use super::{Listed, Node, Output, send};
+use super::{Failure, Listed, Node, Output, send};
 
 /// Longer messages are cut in pieces, well below [`drop_proto::MAX_AGENT_MESSAGE_BYTES`].
 const PIECE_BYTES: usize = drop_proto::MAX_AGENT_MESSAGE_BYTES / 2;
@@ -22,6 +24,8 @@ pub(super) struct Said {
     runtime: RuntimeState,
     images: BTreeMap<String, Presence>,
     asks: BTreeSet<String>,
+    /// Messages by reference.
+    refusals: BTreeMap<String, String>,
 }
 
 impl Said {
@@ -34,6 +38,7 @@ impl Said {
             runtime,
             images: BTreeMap::new(),
             asks: BTreeSet::new(),
+            refusals: BTreeMap::new(),
         }
     }
 
@@ -50,6 +55,7 @@ impl Said {
     pub(super) fn forget(&mut self, reference: &str) {
         self.asks.remove(reference);
         self.images.remove(reference);
+        self.refusals.remove(reference);
     }
 }
 
@@ -114,13 +120,36 @@ impl Node {
         let needed: BTreeSet<String> = self
             .images
             .iter()
-            .filter(|(_, image)| !stopping && image.needed(self.sessions))
+            .filter(|(_, image)| {
+                !stopping && image.needed(self.sessions) && image.refusal.is_none()
+            })
             .map(|(reference, _)| reference.clone())
             .collect();
         let references: Vec<String> = needed.difference(&said.asks).cloned().collect();
         let withdrawn: Vec<String> = said.asks.difference(&needed).cloned().collect();
         said.asks = needed;
+        let mut refused = Vec::new();
+        let mut lifted = Vec::new();
+        for (reference, image) in &self.images {
+            match &image.refusal {
+                Some(refusal) => {
+                    let Failure { class, message } = &refusal.failure;
+                    if said.refusals.get(reference) != Some(message) {
+                        said.refusals.insert(reference.clone(), message.clone());
+                        refused.push(Refusal {
+                            reference: reference.clone(),
+                            class: (*class).into(),
+                            message: message.clone(),
+                        });
+                    }
+                }
+                None => lifted.extend(said.refusals.remove_entry(reference).map(|(r, _)| r)),
+            }
+        }
+        // A refusal is lifted before its image is asked for, and an ask withdrawn before it is refused.
+        say_lifted(lifted, out);
         say_asks(references, withdrawn, out);
+        say_refused(refused, out);
     }
 
     pub(super) fn say_renewals(&mut self, now: Duration, out: &mut Vec<Output>) {
@@ -180,6 +209,26 @@ fn say_asks(references: Vec<String>, withdrawn: Vec<String>, out: &mut Vec<Outpu
             .chain(asks)
             .map(|ask| send(agent_message::Kind::Ask(ask))),
     );
+}
+
+fn say_refused(images: Vec<Refusal>, out: &mut Vec<Output>) {
+    let size = |refusal: &Refusal| refusal.reference.len() + refusal.message.len() + 16;
+    out.extend(pieces(images, size).into_iter().map(|images| {
+        send(agent_message::Kind::Refused(Refused {
+            images,
+            lifted: Vec::new(),
+        }))
+    }));
+}
+
+fn say_lifted(lifted: Vec<String>, out: &mut Vec<Output>) {
+    let size = |reference: &String| reference.len() + 4;
+    out.extend(pieces(lifted, size).into_iter().map(|lifted| {
+        send(agent_message::Kind::Refused(Refused {
+            images: Vec::new(),
+            lifted,
+        }))
+    }));
 }
 
 /// Cuts a list so that no piece is longer than [`PIECE_BYTES`].

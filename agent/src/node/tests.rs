@@ -1,6 +1,7 @@
 //! Scenarios: the machine is driven by hand, and its outputs are compared whole.
 
 mod chaos;
+mod disk;
 mod need;
 mod pulls;
 mod runtime;
@@ -15,7 +16,7 @@ use drop_proto::{
     Started, agent_message,
 };
 
-use super::{Config, Event, Failure, Input, Listed, Listing, Node, Output};
+use super::{Config, Disk, DiskLimits, Event, Failure, Input, Listed, Listing, Node, Output};
 
 const APP: &str = "r.example/app:v1";
 const DB: &str = "r.example/db:v1";
@@ -35,15 +36,7 @@ impl Scene {
     }
 
     fn with(change: impl FnOnce(&mut Config)) -> Self {
-        let mut config = Config {
-            node: "n1".to_owned(),
-            instance: "i1".to_owned(),
-            version: "0".to_owned(),
-            max_parallel_pulls: 1,
-            list_interval: secs(30),
-            pull_deadline: secs(3600),
-            shutdown_grace: secs(300),
-        };
+        let mut config = config();
         change(&mut config);
         Self {
             node: Node::new(config),
@@ -152,6 +145,20 @@ impl Scene {
     }
 }
 
+pub(super) fn config() -> Config {
+    Config {
+        node: "n1".to_owned(),
+        instance: "i1".to_owned(),
+        version: "0".to_owned(),
+        max_parallel_pulls: 1,
+        list_interval: secs(30),
+        pull_deadline: secs(3600),
+        shutdown_grace: secs(300),
+        disk: DiskLimits::default(),
+        allowed: Vec::new(),
+    }
+}
+
 fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
@@ -170,6 +177,7 @@ fn wanted(reference: &str, policy: ImagePullPolicy, expected: &str, check: u64) 
         expected_digest: expected.to_owned(),
         priority: 0,
         check,
+        compressed_bytes: 0,
     }
 }
 

@@ -3,16 +3,17 @@
 //! Every call is a task of its own, so that a hung one holds up nothing; every task ends in exactly one input, also when it is
 //! cancelled or panics.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use drop_proto::{Credential, FailureClass};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tracing::{info, warn};
 
 use super::{Runtime, watch};
 use crate::logins::Providers;
-use crate::node::{Failure, Input, Output};
+use crate::node::{Disk, Failure, Input, Listing, Output};
 
 /// The watcher ended, which it never does while it is well.
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +28,11 @@ pub struct Work {
     suspicion: Arc<Notify>,
     events: mpsc::Receiver<Input>,
     _watcher: JoinSet<()>,
-    calls: JoinSet<Input>,
+    calls: JoinSet<Answer>,
+    /// Brought back and not fetched yet.
+    ready: VecDeque<Input>,
+    /// Why the disk could not be read when it was tried last.
+    disk_problem: Option<String>,
     pulls: HashMap<Id, u64>,
     handles: HashMap<u64, AbortHandle>,
 }
@@ -47,6 +52,8 @@ impl Work {
             events,
             _watcher: watcher,
             calls: JoinSet::new(),
+            ready: VecDeque::new(),
+            disk_problem: None,
             pulls: HashMap::new(),
             handles: HashMap::new(),
         }
@@ -72,9 +79,14 @@ impl Work {
 
     /// The next thing that happened to the runtime or in a call. May be dropped unfinished and called again.
     pub async fn next(&mut self) -> Result<Input, Died> {
-        tokio::select! {
-            event = self.events.recv() => event.ok_or(Died),
-            Some(ended) = self.calls.join_next_with_id() => Ok(self.ended(ended)),
+        loop {
+            if let Some(input) = self.ready.pop_front() {
+                return Ok(input);
+            }
+            tokio::select! {
+                event = self.events.recv() => return event.ok_or(Died),
+                Some(ended) = self.calls.join_next_with_id() => self.ended(ended),
+            }
         }
     }
 
@@ -84,7 +96,7 @@ impl Work {
         let handle = self.calls.spawn(async move {
             let logins = providers.logins(&reference, credentials).await;
             let result = runtime.pull(&reference, logins).await;
-            Input::PullEnded { token, result }
+            Answer::Pull(token, result)
         });
         self.pulls.insert(handle.id(), token);
         self.handles.insert(token, handle);
@@ -93,51 +105,82 @@ impl Work {
     fn list(&mut self) {
         let runtime = self.runtime.clone();
         self.calls.spawn(async move {
-            let listing = runtime.list().await;
-            Input::Listed(listing.map_err(|error| error.to_string()))
+            let (disk, listing) = tokio::join!(runtime.disk(), runtime.list());
+            Answer::List(
+                disk.map_err(|error| error.to_string()),
+                listing.map_err(|error| error.to_string()),
+            )
         });
     }
 
-    fn ended(&mut self, ended: Result<(Id, Input), JoinError>) -> Input {
-        let (id, input) = match ended {
-            Ok((id, input)) => (id, Ok(input)),
+    /// Files what a call brought, in the order in which the machine wants it.
+    fn ended(&mut self, ended: Result<(Id, Answer), JoinError>) {
+        let (id, answer) = match ended {
+            Ok((id, answer)) => (id, Ok(answer)),
             Err(error) => (error.id(), Err(error.is_cancelled())),
         };
         let token = self.pulls.remove(&id);
         if let Some(token) = token {
             self.handles.remove(&token);
         }
-        let input = input.unwrap_or_else(|cancelled| unfinished(token, cancelled));
-        let failed = match &input {
-            Input::PullEnded {
-                result: Err(failure),
-                ..
-            } => failure.class == FailureClass::Runtime,
-            Input::Listed(listing) => listing.is_err(),
-            _ => false,
-        };
-        if failed {
-            self.suspicion.notify_one();
+        match answer.unwrap_or_else(|cancelled| unfinished(token, cancelled)) {
+            Answer::Pull(token, result) => {
+                let failed = |failure: &Failure| failure.class == FailureClass::Runtime;
+                if result.as_ref().is_err_and(failed) {
+                    self.suspicion.notify_one();
+                }
+                self.ready.push_back(Input::PullEnded { token, result });
+            }
+            Answer::List(disk, listing) => {
+                if listing.is_err() {
+                    self.suspicion.notify_one();
+                } else {
+                    self.note_disk(disk.as_ref().err());
+                }
+                self.ready.push_back(Input::Disk(disk.ok()));
+                self.ready.push_back(Input::Listed(listing));
+            }
         }
-        input
+    }
+
+    /// Says once that the disk cannot be read, and once that it can be again.
+    fn note_disk(&mut self, problem: Option<&String>) {
+        if self.disk_problem.as_ref() == problem {
+            return;
+        }
+        match problem {
+            Some(reason) => warn!(
+                reason,
+                "free disk space is unknown, pulls are not checked against it"
+            ),
+            None => info!("free disk space is known again"),
+        }
+        self.disk_problem = problem.cloned();
     }
 }
 
+/// What a call came to.
+#[derive(Debug)]
+enum Answer {
+    Pull(u64, Result<(), Failure>),
+    List(Result<Disk, String>, Result<Listing, String>),
+}
+
 /// What a call that did not come to its end amounts to.
-fn unfinished(token: Option<u64>, cancelled: bool) -> Input {
+fn unfinished(token: Option<u64>, cancelled: bool) -> Answer {
     let message = if cancelled {
         "cancelled"
     } else {
         "internal error"
     };
     match token {
-        Some(token) => Input::PullEnded {
+        Some(token) => Answer::Pull(
             token,
-            result: Err(Failure {
+            Err(Failure {
                 class: FailureClass::Canceled,
                 message: message.to_owned(),
             }),
-        },
-        None => Input::Listed(Err(message.to_owned())),
+        ),
+        None => Answer::List(Err(message.to_owned()), Err(message.to_owned())),
     }
 }

@@ -14,6 +14,7 @@ use tracing::warn;
 
 use crate::cached_image::events::Event;
 use crate::core::WriteFailed;
+use crate::rights::Rights;
 
 /// Owner of the fields that the coordinator writes by server-side apply.
 pub const FIELD_MANAGER: &str = "drop-coordinator";
@@ -34,6 +35,7 @@ pub async fn write_status(
     name: &str,
     uid: &str,
     status: &CachedImageStatus,
+    rights: &Rights,
 ) -> Result<u64, WriteFailed> {
     let api: Api<CachedImage> = Api::all(client);
     let patch = serde_json::json!({
@@ -49,6 +51,9 @@ pub async fn write_status(
         api.patch_status(name, &params, &Patch::Apply(patch)),
     )
     .await;
+    if let Ok(written) = &written {
+        rights.heard("cachedimages/status", written.as_ref().err());
+    }
     match written {
         Ok(Ok(object)) => Ok(resource_version(&object)),
         // The object is gone, or another one has its name: nobody need look at it.
@@ -78,8 +83,22 @@ pub(crate) fn resource_version(object: &impl ResourceExt) -> u64 {
         .unwrap_or(0)
 }
 
-/// Publishes one Event. A lost Event is not tried again: the status says the same.
-pub async fn publish(client: &Client, recorder: &Recorder, event: Event) {
+/// What became of an Event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Published {
+    /// It was published, or is lost: the status says the same.
+    Done,
+    /// The right to publish it is missing.
+    Refused,
+}
+
+/// Publishes one Event.
+pub async fn publish(
+    client: &Client,
+    recorder: &Recorder,
+    rights: &Rights,
+    event: Event,
+) -> Published {
     let name = event.name.clone();
     let publishing = async {
         if name.len() > LONGEST_RECORDED {
@@ -88,12 +107,21 @@ pub async fn publish(client: &Client, recorder: &Recorder, event: Event) {
         let reference = reference(&event);
         recorder.publish(&recorded(event), &reference).await
     };
-    match tokio::time::timeout(TIMEOUT, publishing).await {
-        Ok(Ok(())) => {}
+    let published = tokio::time::timeout(TIMEOUT, publishing).await;
+    if let Ok(published) = &published {
+        rights.heard("events", published.as_ref().err());
+    }
+    match published {
+        Ok(Ok(())) => Published::Done,
+        Ok(Err(kube::Error::Api(status))) if status.is_forbidden() => Published::Refused,
         Ok(Err(error)) => {
             warn!(cachedimage = name, error = %error, "cannot publish event (create events.events.k8s.io)");
+            Published::Done
         }
-        Err(_) => warn!(cachedimage = name, "event timed out"),
+        Err(_) => {
+            warn!(cachedimage = name, "event timed out");
+            Published::Done
+        }
     }
 }
 

@@ -71,7 +71,7 @@ pub fn rollup(core: &Core, now: Now, object: &Object) -> Rollup {
         if let Some(exception) = judge(core, now, object, (image_id, image), id) {
             exceptions.push(exception);
         } else {
-            cached.extend(core.nodes.get(id).map(|node| node.name.clone()));
+            cached.extend(core.nodes.get(id).map(|node| node.name.as_str()));
             newest += i32::from(
                 spec.image_pull_policy != ImagePullPolicy::Always || image.current.contains(id),
             );
@@ -82,8 +82,11 @@ pub fn rollup(core: &Core, now: Now, object: &Object) -> Rollup {
         newest,
         ..count(object, image, cached.len(), &exceptions)
     };
+    if cached.len() > CACHED_NODES {
+        cached.select_nth_unstable(CACHED_NODES);
+        cached.truncate(CACHED_NODES);
+    }
     cached.sort_unstable();
-    cached.truncate(CACHED_NODES);
 
     let ready = ready_words(core, object, &counts, &exceptions);
     let progress = progress_words(&counts, ready.1);
@@ -99,7 +102,7 @@ pub fn rollup(core: &Core, now: Now, object: &Object) -> Rollup {
         nodes_pulling: counts.pulling,
         nodes_failed: counts.failed,
         nodes_waiting: counts.waiting,
-        cached_nodes: cached,
+        cached_nodes: cached.into_iter().map(str::to_owned).collect(),
         consecutive_failures: object.consecutive_failures,
         last_pulled_at: object.last_pulled.map(time),
         last_attempted_at: object.last_attempted.map(time),

@@ -84,7 +84,9 @@ impl Record {
     /// Something changed. Returns when to look at it, unless a look is planned by then.
     pub fn mark(&mut self, now: Duration, nodes: usize) -> Option<Duration> {
         self.changed.get_or_insert(now);
-        let at = now + GATHER + Duration::from_millis((nodes / NODES_PER_MILLISECOND) as u64);
+        let gathered = now + GATHER + Duration::from_millis((nodes / NODES_PER_MILLISECOND) as u64);
+        // Before it may be written again, a look would be for nothing.
+        let at = self.spaced().max(gathered);
         if self.look.is_some_and(|look| look <= at) {
             return None;
         }
@@ -129,9 +131,8 @@ impl Record {
             Urgency::Passing => PASSING,
             Urgency::Minor => PATIENCE,
         };
-        let spaced = self.last_write.map_or(Duration::ZERO, |at| at + SPACING);
         let at = (changed + wait)
-            .max(spaced)
+            .max(self.spaced())
             .max(self.not_before.unwrap_or_default());
         let at = if at <= now {
             bucket.take(now)
@@ -147,6 +148,11 @@ impl Record {
         }
     }
 
+    /// When it may be written again, for the sake of the time between two writes.
+    fn spaced(&self) -> Duration {
+        self.last_write.map_or(Duration::ZERO, |at| at + SPACING)
+    }
+
     /// The status goes out.
     pub fn writing(&mut self, now: Duration, status: CachedImageStatus) {
         self.in_flight = Some(status);
@@ -159,6 +165,8 @@ impl Record {
         if let Some(status) = self.in_flight.take() {
             self.written = Some(status);
         }
+        // From here on, since it may have been on its way for long: two must not arrive within one spacing.
+        self.last_write = Some(now);
         self.version = self.version.max(version);
         self.doubted = false;
         self.failures = 0;

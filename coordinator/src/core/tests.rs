@@ -2,12 +2,14 @@
 
 mod checks;
 mod credentials;
+mod disk;
 mod failures;
 mod landing;
 mod limits;
 mod misbehaviour;
 mod restarts;
 mod sessions;
+mod terms;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,8 +17,8 @@ use std::time::Duration;
 use drop_api::conditions::{PULL_PROGRESS, READY};
 use drop_api::{CachedImageSpec, CachedImageStatus, ImagePullPolicy, Phase};
 use drop_proto::{
-    Ask, Done, Failed, FailureClass, Grant, HeldGrant, Hello, Inventory, InventoryImage,
-    RuntimeState, Started, coordinator_message,
+    Ask, Done, Failed, FailureClass, Grant, HeldGrant, Hello, Inventory, InventoryImage, Refusal,
+    Refused, RuntimeState, Started, coordinator_message,
 };
 
 use super::*;

@@ -68,6 +68,7 @@ impl Core {
             .iter()
             .filter(|(_, node)| {
                 node.runtime.available
+                    && !node.facts.as_ref().is_some_and(|f| f.disk_pressure)
                     && node.session.as_ref().is_some_and(|s| s.inventoried)
                     && node
                         .pause
@@ -83,10 +84,10 @@ impl Core {
 
     /// The node cannot check now. Its trouble must not leave tags unchecked: other nodes are asked to.
     pub(crate) fn relieve_checker(&mut self, node: NodeId) {
-        for (_, image) in self.images.iter_mut() {
+        for (id, image) in self.images.iter_mut() {
             if image.check.checker == Some(node) {
                 image.check.checker = None;
-                self.stale.insert(node);
+                self.stale.insert((node, id));
                 self.unsettled = true;
             }
         }
@@ -108,6 +109,7 @@ impl Core {
         }
         let able: NodeSet = holders
             .iter()
+            .filter(|node| !image.refusals.contains_key(node))
             .filter(|node| self.wants_always(id, *node))
             .collect();
         let Some(node) = able.next_after(self.cursor) else {
@@ -117,6 +119,6 @@ impl Core {
             image.check.number += 1;
             image.check.checker = Some(node);
         }
-        self.stale.insert(node);
+        self.stale.insert((node, id));
     }
 }

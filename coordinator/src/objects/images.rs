@@ -21,10 +21,11 @@ impl Core {
             Change::Deleted(name) => self.delete_image(&name),
             Change::Replaced(all) => {
                 self.synced.images = true;
+                let there: BTreeSet<&str> = all.iter().map(|facts| facts.name.as_str()).collect();
                 let gone: Vec<String> = self
                     .objects
                     .keys()
-                    .filter(|name| !all.iter().any(|facts| &facts.name == *name))
+                    .filter(|name| !there.contains(name.as_str()))
                     .cloned()
                     .collect();
                 for name in gone {
@@ -113,8 +114,10 @@ impl Core {
             }
             None => object.record = Record::new(object.facts.resource_version, status.clone()),
         }
-        self.order
-            .insert((object.facts.spec.priority.unwrap_or(0), name.clone()));
+        if let Ok(id) = image {
+            let rank = (object.facts.spec.priority.unwrap_or(0), name.clone());
+            self.order.insert(rank, id);
+        }
         self.objects.insert(name.clone(), object);
 
         if !same_image && let Some(id) = former_image {

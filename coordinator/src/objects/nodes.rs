@@ -1,5 +1,7 @@
 //! Nodes come, change and go.
 
+use std::collections::BTreeSet;
+
 use crate::core::{Change, Core, Now, Wake};
 use crate::index::Node;
 use crate::node_set::NodeId;
@@ -12,12 +14,11 @@ impl Core {
             Change::Deleted(name) => self.delete_node(now, &name),
             Change::Replaced(all) => {
                 self.synced.nodes = true;
+                let there: BTreeSet<&str> = all.iter().map(|facts| facts.name.as_str()).collect();
                 let gone: Vec<String> = self
                     .nodes
                     .iter()
-                    .filter(|(_, node)| {
-                        node.facts.is_some() && !all.iter().any(|f| f.name == node.name)
-                    })
+                    .filter(|(_, node)| node.facts.is_some() && !there.contains(node.name.as_str()))
                     .map(|(_, node)| node.name.clone())
                     .collect();
                 for name in gone {
@@ -43,8 +44,18 @@ impl Core {
             node.lost_at = Some(now.mono);
             self.wake(now.mono + self.config.agent_grace, Wake::Grace(id));
         }
-        if let Some(node) = self.nodes.get_mut(id) {
-            node.facts = Some(facts);
+        let disk_pressure = facts.disk_pressure;
+        let Some(node) = self.nodes.get_mut(id) else {
+            return;
+        };
+        let former = node.facts.replace(facts);
+        if former.is_some_and(|f| f.disk_pressure) != disk_pressure {
+            if disk_pressure {
+                self.relieve_checker(id);
+            }
+            self.refresh_free(now, id);
+            self.mark_node(now, id);
+            self.unsettled = true;
         }
         let names: Vec<String> = self.objects.keys().cloned().collect();
         for name in names {
@@ -85,7 +96,8 @@ impl Core {
             policy.forget_node(id);
         }
         self.free.remove(id);
-        self.stale.remove(&id);
+        self.greeted.remove(&id);
+        self.stale.retain(|(node, _)| *node != id);
         self.nodes.remove(id);
     }
 }

@@ -21,6 +21,7 @@ pub fn limits(spec: &PullPolicySpec) -> Limits {
             initial,
             max: spec.failure_backoff.max.get().max(initial),
         },
+        pull_timeout: Some(spec.pull_timeout.get()).filter(|d| !d.is_zero()),
         repull_interval: spec
             .repull_interval
             .as_ref()

@@ -99,6 +99,12 @@ impl Core {
     /// Takes a grant out of all books.
     pub(crate) fn end_grant(&mut self, now: Now, token: u64) -> Option<Grant> {
         let grant = self.grants.remove(&token)?;
+        // Hundreds of thousands of short pulls would leave as many alarms behind.
+        self.timers.remove(&(grant.expires, Wake::Expiry(token)));
+        if let Some(started) = grant.started {
+            let proof = started + PROOF_BY_RUNNING;
+            self.timers.remove(&(proof, Wake::Proof(token)));
+        }
         if let Some(policy) = self.policies.get_mut(&grant.policy) {
             policy.ended(grant.node);
         }
@@ -147,10 +153,10 @@ impl Core {
         let checked = was_due && image.check.due.is_none();
         if moved || checked {
             // Only nodes that hold the image compare it with the expectation; the others pull whatever the tag names.
-            let present = image.present.clone();
-            self.stale.extend(present.iter());
+            let present = image.present.iter();
+            self.stale.extend(present.map(|holder| (holder, image_id)));
         }
-        self.stale.insert(node);
+        self.stale.insert((node, image_id));
         self.each_object(image_id, |object| {
             object.consecutive_failures = 0;
             object.last_pulled = Some(now.wall);
@@ -217,7 +223,7 @@ impl Core {
             // The trouble may be this node's: the next check is another one's.
             image.check.checker = None;
             image.check.not_before = now.mono + wait;
-            self.stale.insert(node);
+            self.stale.insert((node, image_id));
         }
         let host = self.hosts.entry(image.host.clone()).or_default();
         match class.scope() {

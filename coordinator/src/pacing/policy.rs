@@ -22,6 +22,8 @@ pub struct Limits {
     pub min_delay: Duration,
     /// Waits after failures.
     pub backoff: Backoff,
+    /// How long a pull may take; `None` = as long as the agent's own flag allows.
+    pub pull_timeout: Option<Duration>,
     /// How often a tag is checked again; `None` = never.
     pub repull_interval: Option<Duration>,
     /// Nodes that the policy covers.
@@ -38,6 +40,7 @@ impl Default for Limits {
             max_pulls: None,
             min_delay: Duration::from_secs(10),
             backoff: Backoff::default(),
+            pull_timeout: None,
             repull_interval: None,
             node_selector: BTreeMap::new(),
             tolerations: Vec::new(),
@@ -54,18 +57,22 @@ pub struct Policy {
     pub limits: Limits,
     /// Pulls that run, by node.
     running: BTreeMap<NodeId, u32>,
+    /// All of them together.
+    pulls: u32,
     last_start: Option<(NodeId, Duration)>,
     /// The start before the last one.
     start_before: Option<(NodeId, Duration)>,
 }
 
 /// The answer of [`Policy::admits`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
     /// A pull may start on any node.
     Any,
-    /// A pull may start only on these nodes. If that is for the delay's sake, others may at the time.
-    Only(Vec<NodeId>, Option<Duration>),
+    /// A pull may start only on this node, where the last one started. Others may at the time.
+    Only(NodeId, Duration),
+    /// A pull may start only where one runs: see [`Policy::nodes`].
+    Running,
     /// Nothing may start until a running pull ends.
     Full,
 }
@@ -74,8 +81,7 @@ impl Policy {
     /// Where a pull may start now.
     #[must_use]
     pub fn admits(&self, now: Duration) -> Admission {
-        let pulls: u32 = self.running.values().sum();
-        if self.limits.max_pulls.is_some_and(|max| pulls >= max) {
+        if self.limits.max_pulls.is_some_and(|max| self.pulls >= max) {
             return Admission::Full;
         }
         let all_nodes_taken = self.running.len() as u32 >= self.limits.max_nodes;
@@ -85,18 +91,23 @@ impl Policy {
             .filter(|(_, until)| now < *until);
         match (all_nodes_taken, delayed) {
             (false, None) => Admission::Any,
-            (false, Some((node, until))) => Admission::Only(vec![node], Some(until)),
-            (true, None) => Admission::Only(self.running.keys().copied().collect(), None),
+            (false, Some((node, until))) => Admission::Only(node, until),
+            (true, None) => Admission::Running,
             (true, Some((node, until))) if self.running.contains_key(&node) => {
-                Admission::Only(vec![node], Some(until))
+                Admission::Only(node, until)
             }
             (true, Some(_)) => Admission::Full,
         }
     }
 
+    /// Nodes on which pulls run.
+    pub fn nodes(&self) -> impl Iterator<Item = NodeId> {
+        self.running.keys().copied()
+    }
+
     /// A pull was granted.
     pub fn started(&mut self, now: Duration, node: NodeId) {
-        *self.running.entry(node).or_default() += 1;
+        self.adopted(node);
         self.start_before = self.last_start.replace((node, now));
     }
 
@@ -110,12 +121,14 @@ impl Policy {
     /// A pull that began under a former leader or session was taken over: it counts, but starts nothing.
     pub fn adopted(&mut self, node: NodeId) {
         *self.running.entry(node).or_default() += 1;
+        self.pulls += 1;
     }
 
     /// A granted pull is over.
     pub fn ended(&mut self, node: NodeId) {
         if let Some(count) = self.running.get_mut(&node) {
             *count -= 1;
+            self.pulls -= 1;
             if *count == 0 {
                 self.running.remove(&node);
             }
@@ -130,7 +143,7 @@ impl Policy {
 
     /// The node's place in the index will be used for another node: its last start concerns nobody on that place.
     pub fn forget_node(&mut self, node: NodeId) {
-        self.running.remove(&node);
+        self.pulls -= self.running.remove(&node).unwrap_or_default();
         for start in [&mut self.last_start, &mut self.start_before] {
             if let Some((last, _)) = start
                 && *last == node
@@ -171,16 +184,10 @@ mod tests {
         assert_eq!(policy.admits(secs(0)), Admission::Any);
         policy.started(secs(0), A);
         policy.ended(A);
-        assert_eq!(
-            policy.admits(secs(1)),
-            Admission::Only(vec![A], Some(secs(10)))
-        );
+        assert_eq!(policy.admits(secs(1)), Admission::Only(A, secs(10)));
         policy.started(secs(5), A);
         policy.ended(A);
-        assert_eq!(
-            policy.admits(secs(10)),
-            Admission::Only(vec![A], Some(secs(15)))
-        );
+        assert_eq!(policy.admits(secs(10)), Admission::Only(A, secs(15)));
         assert_eq!(policy.admits(secs(15)), Admission::Any);
     }
 
@@ -188,10 +195,10 @@ mod tests {
     fn a_second_pull_on_a_busy_node_takes_no_second_node() {
         let mut policy = policy(1, None, 0);
         policy.started(secs(0), A);
-        assert_eq!(policy.admits(secs(0)), Admission::Only(vec![A], None));
+        assert_eq!(policy.admits(secs(0)), Admission::Running);
         policy.started(secs(0), A);
         policy.ended(A);
-        assert_eq!(policy.admits(secs(0)), Admission::Only(vec![A], None));
+        assert_eq!(policy.admits(secs(0)), Admission::Running);
         policy.ended(A);
         assert_eq!(policy.admits(secs(0)), Admission::Any);
     }
@@ -217,10 +224,7 @@ mod tests {
         assert_eq!(policy.admits(secs(11)), Admission::Any);
         policy.started(secs(11), B);
         policy.undo_start(A, secs(11));
-        assert_eq!(
-            policy.admits(secs(12)),
-            Admission::Only(vec![B], Some(secs(21)))
-        );
+        assert_eq!(policy.admits(secs(12)), Admission::Only(B, secs(21)));
     }
 
     #[test]
@@ -231,6 +235,6 @@ mod tests {
         policy.forget_node(A);
         policy.adopted(B);
         assert_eq!(policy.admits(secs(2)), Admission::Full);
-        assert_eq!(policy.admits(secs(12)), Admission::Only(vec![B], None));
+        assert_eq!(policy.admits(secs(12)), Admission::Running);
     }
 }

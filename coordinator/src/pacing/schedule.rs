@@ -6,7 +6,7 @@
 use drop_api::ImagePullPolicy;
 use drop_proto::{CoordinatorMessage, Revoke, coordinator_message};
 
-use crate::core::{Core, Now, Output, Wake};
+use crate::core::{Core, Now, Order, Output, Wake};
 use crate::image::ImageId;
 use crate::index::Object;
 use crate::node_set::{NodeId, NodeSet};
@@ -19,20 +19,26 @@ impl Core {
             return;
         }
         self.choose_checkers(now);
-        for (_, name) in self.order.clone() {
-            while let Some((image, node)) = self.next_pair(now, &name) {
-                self.grant(now, &name, image, node);
-                if self.free.is_empty() {
-                    return;
-                }
+        let order = std::mem::take(&mut self.order);
+        self.grant_in(now, &order);
+        self.order = order;
+    }
+
+    fn grant_in(&mut self, now: Now, order: &Order) {
+        for ((_, name), image) in order {
+            while !self.free.is_empty()
+                && let Some(node) = self.next_node(now, name, *image)
+            {
+                self.grant(now, name, *image, node);
             }
         }
     }
 
     /// A new process grants nothing until each grant that may be out is known: every target node's agent has said what it
-    /// holds, or one TTL has passed.
+    /// holds, or one TTL has passed. One that may not lead any more grants nothing at all.
     fn may_grant(&mut self, now: Now) -> bool {
-        let Some(started) = self.started.filter(|_| !self.stopping) else {
+        let leads = !self.stopping && now.mono < self.leads_until;
+        let Some(started) = self.started.filter(|_| leads) else {
             return false;
         };
         self.settled = self.settled
@@ -45,13 +51,16 @@ impl Core {
     }
 
     /// The first node that may pull the object's image now.
-    fn next_pair(&mut self, now: Now, name: &str) -> Option<(ImageId, NodeId)> {
-        let object = self.objects.get(name).filter(|object| pulls(object))?;
-        let id = object.image.clone().ok()?;
+    fn next_node(&mut self, now: Now, name: &str, id: ImageId) -> Option<NodeId> {
         let image = self.images.get(id)?;
-        if !image.asked.intersects(&self.free) || self.unread_secret(image).is_some() {
+        // For most images on most calls this is all that is looked at.
+        if !image.asked.intersects(&self.free) {
             return None;
         }
+        if self.unread_secret(image).is_some() {
+            return None;
+        }
+        let object = self.objects.get(name).filter(|object| pulls(object))?;
         if let Some(until) = image.probe.waits_until(now.mono) {
             self.wake(until, Wake::Schedule);
             return None;
@@ -77,12 +86,10 @@ impl Core {
             }
             return None;
         }
-        match self
-            .hosts
-            .entry(image.host.clone())
-            .or_default()
-            .admits(now.mono, self.config.registry_budget)
-        {
+        let host = self.hosts.get(&image.host);
+        match host.map_or(host::Admission::Open, |host| {
+            host.admits(now.mono, self.config.registry_budget)
+        }) {
             host::Admission::Open => {}
             host::Admission::Trial(complainer) => {
                 if let Some(node) = complainer
@@ -97,17 +104,19 @@ impl Core {
                 return None;
             }
         }
-        match self.policies.get(&object.policy)?.admits(now.mono) {
+        let policy = self.policies.get(&object.policy)?;
+        match policy.admits(now.mono) {
             policy::Admission::Any => {}
-            policy::Admission::Only(nodes, until) => {
-                candidates.intersect_with(&nodes.into_iter().collect::<NodeSet>());
-                if let Some(until) = until {
-                    self.wake(until, Wake::Schedule);
-                }
+            policy::Admission::Only(node, until) => {
+                candidates.intersect_with(&NodeSet::from_iter([node]));
+                self.wake(until, Wake::Schedule);
+            }
+            policy::Admission::Running => {
+                candidates = policy.nodes().filter(|n| candidates.contains(*n)).collect();
             }
             policy::Admission::Full => return None,
         }
-        Some((id, candidates.next_after(self.cursor)?))
+        candidates.next_after(self.cursor)
     }
 
     fn nodes_of(&self, platform: &str) -> NodeSet {
@@ -119,7 +128,7 @@ impl Core {
     }
 
     fn grant(&mut self, now: Now, name: &str, image_id: ImageId, node_id: NodeId) {
-        let token = self.next_token;
+        let token = self.fresh_token();
         let credentials = self
             .images
             .get(image_id)
@@ -132,10 +141,13 @@ impl Core {
             return;
         };
         let Some(session) = &node.session else { return };
+        let limits = self.policies.get(&object.policy).map(|p| &p.limits);
+        let timeout = limits.and_then(|limits| limits.pull_timeout);
         let message = drop_proto::Grant {
             token,
             reference: image.reference.clone(),
             ttl_ms: u32::try_from(self.config.grant_ttl.as_millis()).unwrap_or(u32::MAX),
+            timeout_ms: timeout.map_or(0, |t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX)),
             credentials,
         };
         self.outputs.push(Output::Send(
@@ -144,7 +156,6 @@ impl Core {
                 kind: Some(coordinator_message::Kind::Grant(message)),
             },
         ));
-        self.next_token += 1;
         self.cursor = node_id;
         node.grants.push(token);
         image.granted.insert(node_id);
@@ -175,16 +186,23 @@ impl Core {
         self.mark_image(now, image_id);
     }
 
+    /// Never 0, and never one that a grant of a former term has.
+    fn fresh_token(&mut self) -> u64 {
+        while self.next_token == 0 || self.grants.contains_key(&self.next_token) {
+            self.next_token = self.next_token.wrapping_add(1);
+        }
+        let token = self.next_token;
+        self.next_token = token.wrapping_add(1);
+        token
+    }
+
     /// Key of the policy under which a pull of the image on the node counts.
     pub(crate) fn policy_of(&self, image: ImageId, node: NodeId) -> String {
         self.order
             .iter()
-            .filter_map(|(_, name)| self.objects.get(name))
-            .find(|object| {
-                pulls(object)
-                    && object.image.as_ref().ok() == Some(&image)
-                    && object.targets.contains(node)
-            })
+            .filter(|(_, wanted)| **wanted == image)
+            .filter_map(|((_, name), _)| self.objects.get(name))
+            .find(|object| pulls(object) && object.targets.contains(node))
             .map_or_else(|| BUILT_IN.to_owned(), |object| object.policy.clone())
     }
 

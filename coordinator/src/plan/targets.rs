@@ -116,7 +116,7 @@ impl Core {
                 self.revoke(id, node);
             }
         }
-        self.stale.insert(node);
+        self.stale.insert((node, id));
         self.unsettled = true;
     }
 }

@@ -1,13 +1,12 @@
 //! What a node should hold: worked out from the objects that want something there, and sent as changes.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use drop_api::ImagePullPolicy;
 use drop_proto::{CoordinatorMessage, Desired, DesiredImage, coordinator_message};
 
 use crate::core::{Core, Output};
-use crate::image::{Image, ImageId};
-use crate::index::Sent;
+use crate::image::{ImageId, Told};
 use crate::node_set::NodeId;
 
 impl Core {
@@ -16,54 +15,61 @@ impl Core {
         if !self.synced.all() {
             return;
         }
-        for id in std::mem::take(&mut self.stale) {
-            self.tell(id);
+        for node in std::mem::take(&mut self.greeted) {
+            let images = self.images.iter();
+            let targeted = images.filter(|(_, image)| image.targeted.contains(node));
+            let all: Vec<ImageId> = targeted.map(|(id, _)| id).collect();
+            self.tell(node, &all);
+        }
+        let stale: Vec<(NodeId, ImageId)> = std::mem::take(&mut self.stale).into_iter().collect();
+        for changes in stale.chunk_by(|(a, _), (b, _)| a == b) {
+            if let Some((node, _)) = changes.first() {
+                let images: Vec<ImageId> = changes.iter().map(|(_, image)| *image).collect();
+                self.tell(*node, &images);
+            }
         }
     }
 
-    fn tell(&mut self, id: NodeId) {
-        let Some(former) = self
-            .nodes
-            .get(id)
-            .and_then(|n| n.session.as_ref())
-            .map(|s| (s.revision, &s.sent))
-        else {
-            return;
-        };
-        let (revision, sent) = former;
-        let wanted: BTreeMap<ImageId, Sent> = self
-            .images
-            .iter()
-            .filter(|(_, image)| image.targeted.contains(id))
-            .filter_map(|(image_id, image)| Some((image_id, self.desired(image, id)?)))
-            .collect();
-        let complete = revision == 0;
-        let images: Vec<DesiredImage> = wanted
-            .iter()
-            .filter(|(image, want)| sent.get(image) != Some(want))
-            .map(|(_, want)| to_message(want))
-            .collect();
-        let dropped: Vec<String> = sent
-            .iter()
-            .filter(|(image, had)| {
-                wanted
-                    .get(image)
-                    .is_none_or(|want| want.reference != had.reference)
-            })
-            .map(|(_, had)| had.reference.clone())
-            .collect();
-        if !complete && images.is_empty() && dropped.is_empty() {
+    /// Tells a node what has changed about these images. The first time in a session they are all that it should hold.
+    fn tell(&mut self, node: NodeId, images: &[ImageId]) {
+        let mut changed = Vec::new();
+        let mut dropped = Vec::new();
+        if self.nodes.get(node).is_none_or(|n| n.session.is_none()) {
             return;
         }
-        let Some(session) = self.nodes.get_mut(id).and_then(|n| n.session.as_mut()) else {
+        let wanted: Vec<_> = images
+            .iter()
+            .map(|id| (*id, self.wanted(*id, node)))
+            .collect();
+        let Some(session) = self.nodes.get_mut(node).and_then(|n| n.session.as_mut()) else {
             return;
         };
+        for (id, want) in wanted {
+            let former = match &want {
+                Some(want) => session.told.insert(id, Arc::clone(want)),
+                None => session.told.remove(&id),
+            };
+            if former == want {
+                continue;
+            }
+            if let Some(had) = former
+                && want
+                    .as_ref()
+                    .is_none_or(|want| want.reference != had.reference)
+            {
+                dropped.push(had.reference.clone());
+            }
+            changed.extend(want.map(|want| to_message(&want)));
+        }
+        let complete = session.revision == 0;
+        if !complete && changed.is_empty() && dropped.is_empty() {
+            return;
+        }
         session.revision += 1;
-        session.sent = wanted;
         let desired = Desired {
             revision: session.revision,
             complete,
-            images,
+            images: changed,
             dropped,
         };
         let message = CoordinatorMessage {
@@ -72,8 +78,13 @@ impl Core {
         self.outputs.push(Output::Send(session.id, message));
     }
 
-    /// The strictest of what the objects want there: the newest digest over any, and the most urgent priority.
-    fn desired(&self, image: &Image, node: NodeId) -> Option<Sent> {
+    /// The strictest of what the objects want there: the newest digest over any, and the most urgent priority. Nodes that are
+    /// told the same share it: thousands of nodes times dozens of images would fill the memory with copies.
+    fn wanted(&mut self, id: ImageId, node: NodeId) -> Option<Arc<Told>> {
+        let image = self.images.get(id)?;
+        if !image.targeted.contains(node) {
+            return None;
+        }
         let wanting = || {
             image
                 .objects
@@ -85,27 +96,40 @@ impl Core {
         let policy = wanting()
             .map(|spec| strictness(spec.image_pull_policy))
             .max()?;
+        let pull_policy = match policy {
+            0 => drop_proto::ImagePullPolicy::Never,
+            1 => drop_proto::ImagePullPolicy::IfNotPresent,
+            _ => drop_proto::ImagePullPolicy::Always,
+        };
         let priority = wanting()
             .map(|spec| spec.priority.unwrap_or(0))
             .min()
             .unwrap_or(0);
         let checks = image.check.checker == Some(node);
-        Some(Sent {
+        let check = if checks { image.check.number } else { 0 };
+        // A digest that was not checked since the image was wanted is not yet what the tag names.
+        let digest = image.expected.as_deref().filter(|_| !image.never_checked());
+        let expected_digest = digest.unwrap_or_default();
+        let known = image.told.iter().find(|told| {
+            told.expected_digest == expected_digest
+                && (told.pull_policy, told.priority, told.check) == (pull_policy, priority, check)
+                && told.compressed_bytes == image.compressed_bytes
+        });
+        if let Some(known) = known {
+            return Some(Arc::clone(known));
+        }
+        let told = Arc::new(Told {
             reference: image.reference.clone(),
-            pull_policy: match policy {
-                0 => drop_proto::ImagePullPolicy::Never,
-                1 => drop_proto::ImagePullPolicy::IfNotPresent,
-                _ => drop_proto::ImagePullPolicy::Always,
-            } as i32,
-            // A digest that was not checked since the image was wanted is not yet what the tag names.
-            expected_digest: image
-                .expected
-                .clone()
-                .filter(|_| !image.never_checked())
-                .unwrap_or_default(),
+            pull_policy,
+            expected_digest: expected_digest.to_owned(),
             priority,
-            check: if checks { image.check.number } else { 0 },
-        })
+            check,
+            compressed_bytes: image.compressed_bytes,
+        });
+        let image = self.images.get_mut(id)?;
+        image.told.retain(|told| Arc::strong_count(told) > 1);
+        image.told.push(Arc::clone(&told));
+        Some(told)
     }
 }
 
@@ -117,12 +141,13 @@ fn strictness(policy: ImagePullPolicy) -> u8 {
     }
 }
 
-fn to_message(want: &Sent) -> DesiredImage {
+fn to_message(want: &Told) -> DesiredImage {
     DesiredImage {
         reference: want.reference.clone(),
-        pull_policy: want.pull_policy,
+        pull_policy: want.pull_policy.into(),
         expected_digest: want.expected_digest.clone(),
         priority: want.priority,
         check: want.check,
+        compressed_bytes: want.compressed_bytes,
     }
 }

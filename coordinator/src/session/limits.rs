@@ -100,6 +100,22 @@ pub fn cost(message: &agent_message::Kind) -> Result<f64, Excess> {
             bytes = runtime_state(runtime)?;
             RUNTIME_COST
         }
+        Kind::Refused(refused) => {
+            let count = refused.images.len() + refused.lifted.len();
+            within("references", count, REFERENCES)?;
+            for refusal in &refused.images {
+                bytes += reference(&refusal.reference)?;
+                bytes += text(
+                    "bytes of a refusal's message",
+                    &refusal.message,
+                    MESSAGE_BYTES,
+                )?;
+            }
+            for name in &refused.lifted {
+                bytes += reference(name)?;
+            }
+            0.0
+        }
         Kind::Started(_) | Kind::Release(_) => 0.0,
     };
     Ok(MESSAGE_COST + more + bytes as f64)

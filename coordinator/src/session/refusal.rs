@@ -10,6 +10,9 @@ use crate::session::limits::Excess;
 /// A reason.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
+    /// This replica does not lead, or does not any more. Says who does.
+    #[error("{0}")]
+    NotLeading(String),
     /// No `authorization` came with the session.
     #[error("no token came with the session (--token-file of the agent)")]
     NoToken,
@@ -54,6 +57,7 @@ impl Refusal {
     #[must_use]
     pub fn class(&self) -> &'static str {
         match self {
+            Self::NotLeading(_) => "not_leading",
             Self::NoToken => "token_missing",
             Self::Token(error) => error.class(),
             Self::OtherNode { .. } => "token_other_node",
@@ -69,7 +73,8 @@ impl Refusal {
     }
 
     /// All words of [`Refusal::class`].
-    pub const CLASSES: [&'static str; 14] = [
+    pub const CLASSES: [&'static str; 15] = [
+        "not_leading",
         "token_missing",
         "token_invalid",
         "token_other_account",
@@ -91,6 +96,7 @@ impl From<&Refusal> for Status {
     fn from(refusal: &Refusal) -> Self {
         let text = refusal.to_string();
         match refusal {
+            Refusal::NotLeading(_) => Self::unavailable(text),
             Refusal::NoToken => Self::unauthenticated(text),
             Refusal::Token(review::Error::Denied(denial)) => match denial.class() {
                 "token_invalid" => Self::unauthenticated(text),

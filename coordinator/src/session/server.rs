@@ -1,7 +1,8 @@
 //! The gRPC side of sessions: turns streams into inputs of the state machine and its outputs into messages.
 //!
-//! Decides nothing but what the transport must: who may open a session and for which node, that the first message is a Hello
-//! and comes soon, and that an agent that does not read or says too much is let go.
+//! Decides nothing but what the transport must: that only the leader takes sessions and says anything in them, who may open one
+//! and for which node, that the first message is a Hello and comes soon, and that an agent that does not read or says too much is
+//! let go.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use drop_proto::{AgentMessage, CoordinatorMessage, Hello, agent_message, coordinator_server};
 use futures::Stream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
@@ -19,6 +21,8 @@ use tracing::{debug, info, warn};
 use crate::identity::review::{self, Reviewer};
 use crate::identity::token::Token;
 use crate::index::SessionId;
+use crate::lease::Role;
+use crate::lease::term::Term;
 use crate::metrics;
 use crate::session::door::Peer;
 use crate::session::limits::{Allowance, MESSAGE_COST, Openings, SAYING, cost};
@@ -76,9 +80,19 @@ pub enum Guard {
     },
 }
 
+/// The one who takes sessions for the length of a term.
+#[derive(Clone, Debug)]
+pub struct Desk {
+    /// Nothing is said to an agent once it is over.
+    pub term: Term,
+    /// News of the sessions.
+    pub events: mpsc::Sender<SessionEvent>,
+}
+
 /// The service.
 pub struct Server {
-    events: mpsc::Sender<SessionEvent>,
+    desk: watch::Receiver<Option<Desk>>,
+    role: watch::Receiver<Role>,
     guard: Arc<Guard>,
     openings: Arc<Mutex<Openings>>,
     begin: Instant,
@@ -86,16 +100,27 @@ pub struct Server {
 }
 
 impl Server {
-    /// A service that tells of its sessions through `events`.
+    /// A service that takes sessions while there is a desk whose term is on; `role` says why there is none.
     #[must_use]
-    pub fn new(events: mpsc::Sender<SessionEvent>, guard: Guard) -> Self {
+    pub fn new(
+        desk: watch::Receiver<Option<Desk>>,
+        role: watch::Receiver<Role>,
+        guard: Guard,
+    ) -> Self {
         Self {
-            events,
+            desk,
+            role,
             guard: Arc::new(guard),
             openings: Arc::default(),
             begin: Instant::now(),
             next: AtomicU64::new(1),
         }
+    }
+
+    fn desk(&self) -> Result<Desk, Refusal> {
+        let desk = self.desk.borrow().clone();
+        desk.filter(|desk| desk.term.is_on())
+            .ok_or_else(|| Refusal::NotLeading(self.role.borrow().refusal()))
     }
 }
 
@@ -110,13 +135,13 @@ impl coordinator_server::Coordinator for Server {
         let Some(peer) = request.extensions().get::<Peer>().cloned() else {
             return Err(Status::internal("a connection that came through no door"));
         };
-        let proof = match self.guard.check(request.metadata()).await {
-            Ok(proof) => proof,
-            Err(refusal) => {
-                peer.over();
-                return Err(tell(&peer, &refusal));
-            }
+        let refuse = |refusal: Refusal| {
+            peer.over();
+            tell(&peer, &refusal)
         };
+        // Before the token is looked at: a follower asks the API server for nothing.
+        let Desk { term, events } = self.desk().map_err(refuse)?;
+        let proof = self.guard.check(request.metadata()).await.map_err(refuse)?;
         let (messages, outbound) = mpsc::channel(OUTBOX);
         let session = Session {
             id: SessionId(self.next.fetch_add(1, Ordering::Relaxed)),
@@ -127,12 +152,28 @@ impl coordinator_server::Coordinator for Server {
             begin: self.begin,
             inbound: request.into_inner(),
             messages,
-            events: self.events.clone(),
+            events,
         };
         // Headers must go out before the first message comes in, or both sides would wait for each other.
         tokio::spawn(session.run());
-        Ok(Response::new(Box::pin(ReceiverStream::new(outbound))))
+        let fenced = ReceiverStream::new(outbound).map(move |message| fenced(&term, message));
+        Ok(Response::new(Box::pin(fenced)))
     }
+}
+
+/// The last look before a message goes out: what was decided under a term that is over is not said any more.
+fn fenced(
+    term: &Term,
+    message: Result<CoordinatorMessage, Status>,
+) -> Result<CoordinatorMessage, Status> {
+    match message {
+        Ok(_) if !term.is_on() => Err(Status::from(&no_more())),
+        message => message,
+    }
+}
+
+fn no_more() -> Refusal {
+    Refusal::NotLeading("this replica does not lead any more".to_owned())
 }
 
 /// What an agent showed of itself before its Hello.
@@ -200,9 +241,9 @@ impl Session {
             _open: open,
         };
         let opened = SessionEvent::Opened(id, hello, outbox);
-        // The receiver is gone only when the process ends.
+        // The receiver is gone when the term or the process ends.
         if self.events.send(opened).await.is_err() {
-            return;
+            return self.refuse(&no_more());
         }
         let (guard, closing) = (Arc::clone(&self.guard), self.messages.clone());
         let proof = std::mem::replace(&mut self.proof, Proof::None);
@@ -295,7 +336,13 @@ impl Session {
 /// Logs and counts a refusal, and gives it as the agent will see it.
 fn tell(peer: &Peer, refusal: &Refusal) -> Status {
     let status = Status::from(refusal);
-    warn!(peer = %peer.address, class = refusal.class(), reason = refusal.to_string(), "session refused");
+    let (class, reason) = (refusal.class(), refusal.to_string());
+    // Agents look for the leader at every replica.
+    if matches!(refusal, Refusal::NotLeading(_)) {
+        debug!(peer = %peer.address, class, reason, "session refused");
+    } else {
+        warn!(peer = %peer.address, class, reason, "session refused");
+    }
     metrics::session_refused(refusal.class());
     status
 }

@@ -123,6 +123,11 @@ impl Screen {
         self.print(&[span(paint, text.to_owned())]);
     }
 
+    /// A line of its own at the left edge, in several colours.
+    pub fn line(&mut self, line: &[Span]) {
+        self.print(line);
+    }
+
     /// Draws lines over those that were drawn so last, the first one with the time. On a terminal only.
     pub fn redraw(&mut self, lines: &[Line]) {
         if !self.terminal {

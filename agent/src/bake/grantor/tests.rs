@@ -5,7 +5,7 @@ use std::time::Duration;
 use drop_proto::{FailureClass, ImagePullPolicy};
 
 use super::{Grantor, State, Wanted, exchange};
-use crate::node::{Config, Failure, Input, Listed, Listing, Node, Output};
+use crate::node::{Config, Disk, DiskLimits, Failure, Input, Listed, Listing, Node, Output};
 
 const A: &str = "r.example/a:1";
 const B: &str = "r.example/b:1";
@@ -31,6 +31,8 @@ impl Scene {
             list_interval: Duration::from_secs(3600),
             pull_deadline: Duration::from_secs(3600),
             shutdown_grace: Duration::ZERO,
+            disk: DiskLimits::default(),
+            allowed: Vec::new(),
         };
         let grantor = Grantor::new(wanted, parallel);
         let desired = grantor.desired();
@@ -70,6 +72,14 @@ impl Scene {
                 _ => {}
             }
         }
+    }
+
+    fn disk(&mut self, free_bytes: u64) {
+        let total_bytes = 100_000_000_000;
+        self.step(Input::Disk(Some(Disk {
+            free_bytes,
+            total_bytes,
+        })));
     }
 
     fn wait(&mut self, millis: u64) {
@@ -268,4 +278,33 @@ fn a_full_disk_holds_up_everything() {
     // Two failures at once are one reason to wait.
     scene.wait(1);
     assert_eq!(scene.pulling(), [C, A]);
+}
+
+#[test]
+fn an_image_without_room_is_given_up_once_nothing_runs_that_may_leave_more() {
+    let mut scene = Scene::started(&images(&[A, B]), 1, &[]);
+    assert_eq!(scene.pulling(), [A]);
+    // 80 % of 100 GB may be in use, the pull that runs has 1 GB reserved, and the next one would need another.
+    scene.disk(21_000_000_000);
+    assert!(
+        matches!(scene.state(B), State::Failed(_)),
+        "{:?}",
+        scene.state(B)
+    );
+    assert!(!scene.is_finished());
+    // It took half of that, and its room is free for the other one.
+    scene.disk(23_000_000_000);
+    scene.succeed();
+    assert_eq!(scene.pulling(), [B]);
+    scene.disk(1_000_000_000);
+    scene.fail(FailureClass::Unspecified);
+    let State::Failed(failure) = scene.state(B) else {
+        panic!("{:?}", scene.state(B));
+    };
+    assert_eq!(failure.class, FailureClass::NoSpace);
+    assert!(
+        failure.message.contains("--disk-high-percent"),
+        "{failure:?}"
+    );
+    assert!(scene.is_finished());
 }

@@ -164,11 +164,25 @@ fn a_pull_that_takes_too_long_is_cancelled_and_says_so() {
     assert_eq!(scene.node.wake_at(), Some(scene.now + secs(10)));
     assert_eq!(scene.wait(10), [Output::CancelPull { token: 9 }]);
     assert_eq!(scene.wait(1), []);
-    let message = "cancelled: not finished after 11 s";
+    let message = "cancelled: not finished within 10 s; if it was not stuck, raise pullTimeout of its PullPolicy (without a policy: --pull-deadline)";
     assert_eq!(
         acts(scene.pull_failed(9, FailureClass::Canceled, "x")),
         [failed(9, FailureClass::Canceled, message, 11_000, "")]
     );
+}
+
+#[test]
+fn the_limit_of_a_grant_counts_more_than_the_nodes_own() {
+    let mut scene = Scene::with(|config| config.pull_deadline = secs(10));
+    scene.start(vec![always(APP, D1)], &nothing());
+    scene.say(FromCoordinator::Grant(Grant {
+        token: 9,
+        reference: APP.to_owned(),
+        ttl_ms: 60_000,
+        timeout_ms: 25_000,
+    }));
+    assert_eq!(scene.wait(20), [renews(&[9])]);
+    assert_eq!(scene.wait(5), [Output::CancelPull { token: 9 }]);
 }
 
 #[test]

@@ -99,6 +99,20 @@ pub(super) fn judge<'a>(
             message,
         ));
     }
+    if node.facts.as_ref().is_some_and(|f| f.disk_pressure) {
+        let message = "the kubelet reports DiskPressure: no pull starts until that is over; free space on the node";
+        return Some(Exception::new(
+            id,
+            NodeState::Failed,
+            ready::INSUFFICIENT_DISK,
+            message,
+        ));
+    }
+    if let Some(refusal) = image.refusals.get(&id) {
+        let reason = reason_of(refusal.class, 0, Duration::ZERO);
+        let message = refusal.message.as_str();
+        return Some(Exception::new(id, NodeState::Failed, reason, message));
+    }
     let host_pause = core
         .hosts
         .get(&image.host)

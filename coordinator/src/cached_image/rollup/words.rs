@@ -170,11 +170,13 @@ fn refresh_failure<'a>(core: &'a Core, object: &Object, id: ImageId) -> Option<&
     if object.facts.spec.image_pull_policy != ImagePullPolicy::Always {
         return None;
     }
-    let failures = &core.images.get(id)?.failures;
-    let (_, failure) = failures
-        .iter()
+    let image = core.images.get(id)?;
+    let failures = image.failures.iter().map(|(node, f)| (node, &f.message));
+    let refusals = image.refusals.iter().map(|(node, r)| (node, &r.message));
+    let (_, message) = failures
+        .chain(refusals)
         .find(|(node, _)| object.targets.contains(**node))?;
-    Some(&failure.message)
+    Some(message)
 }
 
 fn no_match(core: &Core, object: &Object) -> String {

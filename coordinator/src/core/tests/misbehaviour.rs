@@ -39,6 +39,7 @@ fn a_grant_of_another_node_is_as_unknown_as_one_of_nobody() {
     world.say(2, renew(vec![token]));
     assert_eq!(world.closed, [(2, Close::UnknownGrants)]);
     world.done(1, token, "sha256:one");
+    world.pass_secs(2);
     assert_eq!(world.status("a").nodes_ready, 1);
 }
 
