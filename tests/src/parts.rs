@@ -82,7 +82,7 @@ pub fn built(program: &str) -> Result<PathBuf> {
         .map(|folder| folder.join(program))
         .find(|candidate| candidate.is_file());
     found.with_context(|| {
-        format!("{program} is not built; run: cargo build -p drop-agent -p drop-coordinator (hack/test does)")
+        format!("{program} is not built; run: cargo build -p drop-agent -p drop-coordinator -p drop-factory (hack/test does)")
     })
 }
 
