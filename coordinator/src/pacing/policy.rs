@@ -215,7 +215,7 @@ mod tests {
         policy.limits.max_nodes = 1;
         assert_eq!(policy.admits(secs(1)), Admission::Full);
         policy.ended(B);
-        assert_eq!(policy.admits(secs(1)), Admission::Only(vec![A], None));
+        assert_eq!(policy.admits(secs(1)), Admission::Running);
     }
 
     #[test]

@@ -197,6 +197,7 @@ fn node_facts(node: usize, spec: NodeSpec) -> NodeFacts {
         name: node_name(node),
         labels: [("pool".to_owned(), spec.pool.to_string())].into(),
         taints: spec.taint.map(taint).into_iter().collect(),
+        disk_pressure: false,
     }
 }
 
@@ -254,5 +255,6 @@ fn limits(spec: &PolicySpec) -> Limits {
         repull_interval: spec.repull,
         node_selector: selector(spec.place),
         tolerations: tolerations(spec.place),
+        pull_timeout: None,
     }
 }

@@ -192,7 +192,10 @@ impl Backoff {
                 wait.attempts += 1;
                 wait.until = now + waits.jittered(wait.attempts);
             }
-            FailureClass::Unspecified | FailureClass::Canceled | FailureClass::NotListed => {}
+            FailureClass::Unspecified
+            | FailureClass::Canceled
+            | FailureClass::NotListed
+            | FailureClass::NotAllowed => {}
         }
     }
 

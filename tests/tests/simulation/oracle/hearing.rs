@@ -90,7 +90,10 @@ impl Oracle {
             grant.is_closed = true;
         }
         match kind {
-            agent_message::Kind::Hello(_) | agent_message::Kind::Ask(_) => {}
+            // Disks of the simulation never fill up, so nothing is refused for them.
+            agent_message::Kind::Hello(_)
+            | agent_message::Kind::Ask(_)
+            | agent_message::Kind::Refused(_) => {}
             agent_message::Kind::Inventory(inventory) => self.inventory(node, inventory),
             agent_message::Kind::Started(started) => {
                 let life = self.life;
