@@ -180,6 +180,7 @@ fn the_limit_of_a_grant_counts_more_than_the_nodes_own() {
         reference: APP.to_owned(),
         ttl_ms: 60_000,
         timeout_ms: 25_000,
+        ..Grant::default()
     }));
     assert_eq!(scene.wait(20), [renews(&[9])]);
     assert_eq!(scene.wait(5), [Output::CancelPull { token: 9 }]);
