@@ -58,7 +58,7 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Put the images of CachedImage documents on this machine, without a cluster.
     #[command(after_help = BAKE_EXAMPLES, args_override_self = true)]
-    Bake(BakeArgs),
+    Bake(Box<BakeArgs>),
 }
 
 /// Where the container runtime is.

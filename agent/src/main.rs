@@ -13,7 +13,7 @@ use drop_agent::run;
 async fn main() -> ExitCode {
     let ended = match Cli::parse().command {
         Command::Run(args) => run(*args).await,
-        Command::Bake(args) => bake(args).await,
+        Command::Bake(args) => bake(*args).await,
     };
     ended.unwrap_or_else(|error| {
         // If even this cannot be said, the exit code still says it.

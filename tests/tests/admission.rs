@@ -131,6 +131,7 @@ async fn the_api_server_fills_in_defaults_and_keeps_status_apart() -> Result<()>
             "maxConcurrentNodes": 1,
             "minDelayBetweenPulls": "10s",
             "failureBackoff": {"initial": "30s", "max": "5m"},
+            "pullTimeout": "1h",
         });
         ensure!(stored["spec"] == defaults, "{name}: {}", stored["spec"]);
         // And the coordinator's own type reads them.

@@ -19,6 +19,8 @@ use kube::api::ListParams;
 use serde_json::json;
 
 const SOON: Duration = Duration::from_secs(60);
+/// So often containerd 1.6 sends a login that is refused, in one pull.
+const CONTAINERD_TRIES: usize = 6;
 /// What the registries here take.
 const RIGHT: &str = "correct-horse";
 const WRONG: &str = "battery-staple";
@@ -188,7 +190,12 @@ async fn a_wrong_password_costs_one_login_and_the_corrected_secret_is_tried_at_o
         .await?;
     cluster.until("app", SOON, is_refused).await?;
     let refused = guarded.failed_logins();
-    ensure!(refused <= 2, "{}", guarded.proxy.log().table());
+    // One pull: containerd itself repeats a refused login within a moment.
+    ensure!(
+        (1..=CONTAINERD_TRIES).contains(&refused),
+        "{}",
+        guarded.proxy.log().table()
+    );
     // Far below the policy's longest wait, far above what a hot loop needs.
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(guarded.failed_logins(), refused, "it waits for the Secret");

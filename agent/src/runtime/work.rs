@@ -148,12 +148,13 @@ impl Work {
         if self.disk_problem.as_ref() == problem {
             return;
         }
-        match problem {
-            Some(reason) => warn!(
+        if let Some(reason) = problem {
+            warn!(
                 reason,
                 "free disk space is unknown, pulls are not checked against it"
-            ),
-            None => info!("free disk space is known again"),
+            );
+        } else {
+            info!("free disk space is known again");
         }
         self.disk_problem = problem.cloned();
     }

@@ -113,7 +113,12 @@ async fn forward(entry: &Entry, request: Request<Incoming>) -> anyhow::Result<Re
     let mut onward = Request::builder()
         .method(request.method())
         .uri(format!("http://{}{path}", entry.state.upstream));
-    for name in [header::ACCEPT, header::RANGE, header::CONTENT_TYPE] {
+    for name in [
+        header::ACCEPT,
+        header::AUTHORIZATION,
+        header::RANGE,
+        header::CONTENT_TYPE,
+    ] {
         for value in request.headers().get_all(&name) {
             onward = onward.header(&name, value);
         }

@@ -114,7 +114,7 @@ pub(crate) enum Answer {
     /// It is refused.
     Refused,
     /// It is applied, but the writer gives up before it hears so.
-    LostAnswer,
+    Unheard,
 }
 
 #[derive(Debug)]

@@ -256,7 +256,7 @@ fn draw(dice: &mut Dice, scenario: &Scenario) -> Kind {
             lasts,
         },
         35 => Kind::WritesFail {
-            answer: dice.pick(&[Answer::Refused, Answer::LostAnswer]),
+            answer: dice.pick(&[Answer::Refused, Answer::Unheard]),
             lasts,
         },
         36 => Kind::ApiServerAway { lasts },

@@ -142,6 +142,7 @@ impl Agents {
     }
 
     /// `listed` is what the runtime's list showed last.
+    #[allow(clippy::unused_self)]
     pub(crate) fn says(
         &self,
         node: usize,

@@ -60,7 +60,7 @@ impl View {
         let mut changed = Changed::default();
         match news {
             News::Node(Change::Applied((node, spec))) => {
-                self.node(*node, Some(*spec), &mut changed)
+                self.node(*node, Some(*spec), &mut changed);
             }
             News::Node(Change::Deleted(node)) => self.node(*node, None, &mut changed),
             News::Node(Change::Replaced(all)) => {

@@ -172,12 +172,12 @@ impl World {
             _ => Answer::Fine,
         };
         // A write whose answer is lost may land late, even after later ones.
-        let way = if answer == Answer::LostAnswer {
+        let way = if answer == Answer::Unheard {
             self.dice.millis(1, 14_000)
         } else {
             self.dice.millis(1, 10)
         };
-        if answer == Answer::LostAnswer {
+        if answer == Answer::Unheard {
             let version = None;
             self.agenda.after(
                 PATIENCE,
@@ -223,7 +223,7 @@ impl World {
             }
             _ => None,
         };
-        if answer != Answer::LostAnswer {
+        if answer != Answer::Unheard {
             let way = self.dice.millis(1, 5);
             self.agenda.after(
                 way,
