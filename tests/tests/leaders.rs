@@ -310,13 +310,18 @@ async fn agents_that_are_there_first_find_the_leader_once_there_is_one() -> Resu
     let ready: CachedImage = cluster.until("app", SOON, is_ready).await?;
     ensure!(status(&ready).ready.as_deref() == Some("2/2"));
     let leader = cluster.leader().await?;
-    let sessions = cluster.replica(&leader)?.metrics().await?;
-    ensure!(
-        sessions.value("drop_sessions", &[]) == Some(2.0),
-        "{}",
-        sessions.text
-    );
-    Ok(())
+    // The page is made anew once a second.
+    let leader = cluster.replica(&leader)?;
+    wait::until("both sessions on the leader's page", SOON, async || {
+        let page = leader.metrics().await?;
+        ensure!(
+            page.value("drop_sessions", &[]) == Some(2.0),
+            "{}",
+            page.text
+        );
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]

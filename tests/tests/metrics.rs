@@ -111,7 +111,7 @@ async fn row_15_metrics_carry_data_and_go_with_their_objects() -> Result<()> {
     ];
     for scrape in &scrapes {
         ensure!(
-            !scrape.contains("team/app") && !scrape.contains("missing"),
+            !scrape.contains("team/app") && !scrape.contains("team/missing"),
             "{scrape}"
         );
         let verdict = complaints(scrape)?;

@@ -107,7 +107,10 @@ impl Core {
                     object.consecutive_failures = former.consecutive_failures;
                     object.last_pulled = former.last_pulled;
                     object.last_attempted = former.last_attempted;
-                    object.remembered = former.remembered;
+                    // Who was ready under another rule may not be under this one.
+                    if former.facts.spec.image_pull_policy == object.facts.spec.image_pull_policy {
+                        object.remembered = former.remembered;
+                    }
                 } else {
                     object.targets = NodeSet::default();
                 }

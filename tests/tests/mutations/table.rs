@@ -48,8 +48,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "one pull too many under a policy",
         "coordinator/src/pacing/policy.rs",
-        ".is_some_and(|max| pulls >= max)",
-        ".is_some_and(|max| pulls >= max + u32::from({on}))",
+        ".is_some_and(|max| self.pulls >= max)",
+        ".is_some_and(|max| self.pulls >= max + u32::from({on}))",
         "limit",
     ),
     mutation(
@@ -187,9 +187,9 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     ),
     mutation(
         "an image that the kubelet has deleted still counts",
-        "coordinator/src/session.rs",
-        "image.lacks(id);\n                if item.lost {",
-        "if !{on} { image.lacks(id); }\n                if item.lost {",
+        "coordinator/src/image/losses.rs",
+        "image.lacks(node);",
+        "if !{on} { image.lacks(node); }",
         "status",
     ),
     mutation(
@@ -209,8 +209,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "writes of one object follow each other at once",
         "coordinator/src/cached_image/writer.rs",
-        "|at| at + SPACING);",
-        "|at| if {on} { at } else { at + SPACING });",
+        "|at| at + SPACING)",
+        "|at| if {on} { at } else { at + SPACING })",
         "write-budget",
     ),
     mutation(

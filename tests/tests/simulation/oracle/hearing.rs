@@ -177,6 +177,12 @@ impl Oracle {
         if is_ours || !self.view.is_wanted(reference, node) {
             return;
         }
+        // What a node says of a pull that this leader neither granted nor took over is believed for that node alone.
+        let class = if grant.life == self.life {
+            class
+        } else {
+            FailureClass::Unspecified
+        };
         let waits = self.waits(grant.keys.clone(), reference, node);
         self.backoff
             .failed(now, failed.token, self.pair(reference, node), class, waits);
