@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{LazyLock, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
@@ -175,9 +175,21 @@ impl Process {
         ended.await.map_err(|cause| self.with_log(&cause))
     }
 
-    /// SIGSTOP: it hangs and its sockets stay open.
+    /// SIGSTOP: it hangs and its sockets stay open. Returns once every thread has stopped: one of them takes the signal, and on
+    /// a busy machine the others go on for a moment.
     pub fn pause(&self) -> Result<()> {
-        self.signal(Signal::STOP)
+        self.signal(Signal::STOP)?;
+        let pid = self.pid().context("it does not run")?;
+        let begin = Instant::now();
+        while !has_stopped(pid)? {
+            ensure!(
+                begin.elapsed() < Duration::from_secs(10),
+                "{} does not stop",
+                self.program.name
+            );
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 
     /// SIGCONT.
@@ -240,4 +252,16 @@ fn spawn_from_lasting_thread(command: Command) -> io::Result<Child> {
     let (reply, child) = mpsc::channel();
     STARTER.send((command, reply)).map_err(io::Error::other)?;
     child.recv().map_err(io::Error::other)?
+}
+/// Whether all threads are in state T (proc_pid_stat(5)); the name before it stands in parentheses.
+fn has_stopped(pid: u32) -> Result<bool> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).context("list the threads")?;
+    for thread in threads {
+        let stat = std::fs::read_to_string(thread?.path().join("stat")).unwrap_or_default();
+        let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
+        if state.is_some_and(|rest| !rest.starts_with('T')) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }

@@ -77,8 +77,11 @@ async fn ended_well(cluster: &Cluster) -> Result<Duration> {
     }
     let log = cluster.proxy.log();
     let pulls = log.pulls();
+    // A new leader may have a tag checked again of which the former could not write that it was: a HEAD, and no bytes.
+    let layers =
+        log.filter(|request| request.kind == Kind::Blob && request.bytes > SIZE as u64 / 2);
     ensure!(
-        pulls.len() == NODES * IMAGES,
+        layers.count() == NODES * IMAGES,
         "each node pulls each image once:\n{}",
         log.table()
     );
