@@ -253,7 +253,7 @@ fn spawn_from_lasting_thread(command: Command) -> io::Result<Child> {
     STARTER.send((command, reply)).map_err(io::Error::other)?;
     child.recv().map_err(io::Error::other)?
 }
-/// Whether all threads are in state T (proc_pid_stat(5)); the name before it stands in parentheses.
+/// Whether all threads are in state T (`proc_pid_stat(5)`); the name before it stands in parentheses.
 fn has_stopped(pid: u32) -> Result<bool> {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).context("list the threads")?;
     for thread in threads {
