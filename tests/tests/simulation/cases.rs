@@ -1,4 +1,4 @@
-//! The tests: long runs, and the worlds in which a fault of the product was found once.
+//! The tests: the long run over many seeds, that a seed repeats itself, that faults shrink, and one large world.
 
 use std::process::ExitCode;
 
