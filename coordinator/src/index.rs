@@ -72,6 +72,9 @@ pub struct Session {
     pub revision: u64,
     /// What the agent was told, by image.
     pub told: BTreeMap<ImageId, Arc<Told>>,
+    /// References that it is yet to be told to drop: what it said of them is forgotten, so it has to say it again even if they
+    /// are wanted again by now.
+    pub dropped: BTreeSet<String>,
     /// The agent has said all that it holds.
     pub inventoried: bool,
     /// Grants of the node that its Hello did not name: their ends are yet to be told.

@@ -9,7 +9,7 @@ pub mod limits;
 pub mod refusal;
 pub mod server;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use drop_api::ImagePullPolicy;
 use drop_proto::{
@@ -67,6 +67,7 @@ impl Core {
             instance: hello.instance.clone(),
             revision: 0,
             told: BTreeMap::new(),
+            dropped: BTreeSet::new(),
             inventoried: false,
             unclaimed: Vec::new(),
             unknown_grants: Allowance::default(),

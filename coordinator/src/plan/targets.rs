@@ -112,6 +112,12 @@ impl Core {
         image.targeted.set(node, wanted);
         if !wanted {
             image.forget(node);
+            let session = self.nodes.get_mut(node).and_then(|n| n.session.as_mut());
+            if let Some(session) = session
+                && let Some(told) = session.told.remove(&id)
+            {
+                session.dropped.insert(told.reference.clone());
+            }
             if image.granted.contains(node) {
                 self.revoke(id, node);
             }

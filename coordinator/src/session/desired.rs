@@ -33,7 +33,6 @@ impl Core {
     /// Tells a node what has changed about these images. The first time in a session they are all that it should hold.
     fn tell(&mut self, node: NodeId, images: &[ImageId]) {
         let mut changed = Vec::new();
-        let mut dropped = Vec::new();
         if self.nodes.get(node).is_none_or(|n| n.session.is_none()) {
             return;
         }
@@ -44,6 +43,7 @@ impl Core {
         let Some(session) = self.nodes.get_mut(node).and_then(|n| n.session.as_mut()) else {
             return;
         };
+        let mut dropped = std::mem::take(&mut session.dropped);
         for (id, want) in wanted {
             let former = match &want {
                 Some(want) => session.told.insert(id, Arc::clone(want)),
@@ -57,7 +57,7 @@ impl Core {
                     .as_ref()
                     .is_none_or(|want| want.reference != had.reference)
             {
-                dropped.push(had.reference.clone());
+                dropped.insert(had.reference.clone());
             }
             changed.extend(want.map(|want| to_message(&want)));
         }
@@ -70,7 +70,7 @@ impl Core {
             revision: session.revision,
             complete,
             images: changed,
-            dropped,
+            dropped: dropped.into_iter().collect(),
         };
         let message = CoordinatorMessage {
             kind: Some(coordinator_message::Kind::Desired(desired)),

@@ -171,3 +171,34 @@ fn what_is_not_wanted_any_more_is_revoked_when_its_agent_comes_back() {
     world.connect(1, vec![held]);
     assert_eq!(world.revoked, [77]);
 }
+
+#[test]
+fn an_image_made_anew_in_one_breath_is_dropped_and_wanted_again() {
+    let mut world = World::new(1);
+    world.image("a", |_| {});
+    world.holds(1, REFERENCE, "sha256:one");
+    world.desired.clear();
+    let anew = ImageObject {
+        uid: "another".to_owned(),
+        ..world.object("a", 1, |_| {})
+    };
+    let inputs = [
+        Input::Image(Change::Deleted("a".to_owned())),
+        Input::Image(Change::Applied(anew)),
+    ];
+    let outputs = world.core.step_all(Now::at(world.now), inputs);
+    let desired = outputs.iter().find_map(|output| match output {
+        Output::Send(_, message) => match message.kind.as_ref()? {
+            coordinator_message::Kind::Desired(desired) => Some(desired),
+            _ => None,
+        },
+        _ => None,
+    });
+    let desired = desired.expect("the node is told");
+    assert_eq!(
+        desired.dropped,
+        [REFERENCE],
+        "or it would not say again what it holds"
+    );
+    assert_eq!(desired.images[0].reference, REFERENCE);
+}
