@@ -32,6 +32,12 @@ impl Probe {
         }
     }
 
+    /// Whether some node has had the image.
+    #[must_use]
+    pub fn is_proven(&self) -> bool {
+        *self == Self::Proven
+    }
+
     /// Until when nobody tries.
     #[must_use]
     pub fn waits_until(&self, now: Duration) -> Option<Duration> {

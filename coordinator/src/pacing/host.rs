@@ -3,7 +3,8 @@
 //! A host that says 429 pauses for everybody at once, and no success of a pull that began before shortens that. For other
 //! troubles (5xx, refused, DNS, TLS, time-outs) one node's word is not enough, however often it repeats itself, since it may
 //! be the node that is broken: then a single trial goes on, on another node if there is one, and its result decides. After a
-//! pause, too, one trial goes first. What ran before is no trial and holds up nothing.
+//! pause, too, one trial goes first. What ran before is no trial and holds up nothing. A trial that has run for a while lets
+//! others start; it is no success, since a host that says nothing at all looks the same.
 
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ pub struct Host {
     running: u32,
     /// The grant that finds out whether the host is well.
     trial: Option<u64>,
+    /// The trial has run long enough to let others start, until somebody fails.
+    assumed: bool,
     /// Failures in a row that count against the host.
     strikes: u32,
     last_success: Option<Duration>,
@@ -62,6 +65,7 @@ impl Host {
             State::Paused { until, .. } if now < until => Admission::Until(until),
             _ if self.running >= budget => Admission::Busy,
             State::Healthy => Admission::Open,
+            State::Suspect(_) | State::Paused { .. } if self.assumed => Admission::Open,
             State::Suspect(_) | State::Paused { .. } if self.trial.is_some() => Admission::Busy,
             State::Suspect(node) => Admission::Trial(node),
             State::Paused { .. } => Admission::Trial(None),
@@ -92,7 +96,7 @@ impl Host {
     /// A grant for an image of this host went out.
     pub fn started(&mut self, token: u64) {
         self.running += 1;
-        if self.state != State::Healthy {
+        if self.state != State::Healthy && !self.assumed {
             self.trial = Some(token);
         }
     }
@@ -106,9 +110,10 @@ impl Host {
     }
 
     /// A pull has run for a while without an error. If it was the trial, others need not wait for its end.
-    pub fn proven(&mut self, now: Duration, token: u64) {
+    pub fn runs(&mut self, token: u64) {
         if self.trial == Some(token) {
-            self.answered(now);
+            self.trial = None;
+            self.assumed = true;
         }
     }
 
@@ -123,6 +128,7 @@ impl Host {
         }
         self.state = State::Healthy;
         self.trial = None;
+        self.assumed = false;
         self.strikes = 0;
     }
 
@@ -155,6 +161,7 @@ impl Host {
             self.strikes += 1;
             let until = now + backoff.delay(self.strikes);
             self.state = State::Paused { until, throttled };
+            self.assumed = false;
         }
         message.clone_into(&mut self.message);
     }
@@ -248,10 +255,22 @@ mod tests {
         );
         host.started(2);
         assert_eq!(host.admits(secs(101), BUDGET), Admission::Busy);
-        host.proven(secs(105), 1);
+        host.runs(1);
         assert_eq!(host.admits(secs(105), BUDGET), Admission::Busy);
-        host.proven(secs(115), 2);
+        host.runs(2);
         assert_eq!(host.admits(secs(115), BUDGET), Admission::Open);
+    }
+
+    #[test]
+    fn a_host_that_hangs_is_not_taken_for_healthy_because_the_trial_hangs_too() {
+        let mut host = Host::default();
+        host.throttled(secs(0), backoff(), "throttled");
+        host.started(1);
+        host.runs(1);
+        host.started(2);
+        assert_eq!(host.admits(secs(45), BUDGET), Admission::Open);
+        host.failed(secs(50), NodeId(1), backoff(), "timeout");
+        assert_eq!(host.admits(secs(51), BUDGET), Admission::Until(secs(110)));
     }
 
     #[test]

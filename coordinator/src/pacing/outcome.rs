@@ -5,7 +5,7 @@ use std::time::Duration;
 use drop_proto::{Done, Failed, FailureClass, Scope};
 
 use crate::core::{Core, Count, Now, Output, Wake};
-use crate::image::{Failure, ImageId, Probe};
+use crate::image::{Failure, ImageId};
 use crate::index::Pause;
 use crate::node_set::NodeId;
 use crate::pacing::backoff::Backoff;
@@ -41,7 +41,7 @@ impl Core {
         if let Some(image) = self.images.get_mut(image_id) {
             image.probe.runs(token);
             if let Some(host) = self.hosts.get_mut(&image.host) {
-                host.proven(now.mono, token);
+                host.runs(token);
             }
         }
         self.unsettled = true;
@@ -282,7 +282,7 @@ impl Core {
         self.grants
             .get(&token)
             .and_then(|grant| self.images.get(grant.image))
-            .is_some_and(|image| image.probe == Probe::Proven)
+            .is_some_and(|image| image.probe.is_proven())
     }
 
     fn backoff_of(&self, token: u64, reference: &str, node: NodeId) -> Backoff {
