@@ -328,6 +328,19 @@ impl Image {
         !self.pinned && self.check.last.is_none()
     }
 
+    /// Of these nodes those on which the fewest pulls have failed in a row. Objects that share a reference may differ in their
+    /// Secrets: who has none must not be the one that tries for all of them again and again.
+    #[must_use]
+    pub fn least_tried(&self, nodes: NodeSet) -> NodeSet {
+        let attempts = |node| self.failures.get(&node).map_or(0, |f| f.attempts);
+        if self.failures.is_empty() {
+            return nodes;
+        }
+        let fewest = nodes.iter().map(attempts).min();
+        let least = nodes.iter().filter(|node| Some(attempts(*node)) == fewest);
+        least.collect()
+    }
+
     /// Whether anybody still wants it or pulls it.
     #[must_use]
     pub fn is_in_use(&self) -> bool {

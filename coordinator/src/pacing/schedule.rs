@@ -70,7 +70,6 @@ impl Core {
         }
         let mut candidates = image.asked.clone();
         candidates.intersect_with(&self.free);
-        candidates.intersect_with(&object.targets);
         candidates.subtract(&image.granted);
         candidates.subtract(&image.blocked);
         let mut alarm = None;
@@ -80,6 +79,10 @@ impl Core {
                 alarm = Some(*until);
             }
         }
+        if !image.probe.is_proven() {
+            candidates = image.least_tried(candidates);
+        }
+        candidates.intersect_with(&object.targets);
         if candidates.is_empty() {
             if let Some(until) = alarm {
                 self.wake(until, Wake::Schedule);
