@@ -5,8 +5,9 @@ use std::collections::BinaryHeap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use drop_agent::node::Failure;
+use drop_agent::node::{Disk, Failure};
 use drop_api::CachedImageStatus;
+use drop_coordinator::lease::candidate;
 use drop_proto::{AgentMessage, CoordinatorMessage};
 
 use crate::objects::News;
@@ -19,16 +20,60 @@ pub(crate) enum Event {
     Undo(usize),
     /// All faults are over.
     Calm,
-    CoordinatorStarts,
+    ReplicaStarts {
+        replica: usize,
+    },
+    ReplicaResumes {
+        replica: usize,
+        boot: u64,
+    },
+    /// Who can lead may have changed.
+    LeadershipChecked,
+    /// Agents notice that the coordinator answers no pings.
+    SilenceFelt {
+        life: u64,
+    },
+    LeaseAsked {
+        replica: usize,
+        boot: u64,
+    },
+    LeaseArrives {
+        replica: usize,
+        boot: u64,
+        request: Box<candidate::Request>,
+        sent: Duration,
+    },
+    LeaseAnswered {
+        replica: usize,
+        boot: u64,
+        answer: Box<candidate::Answer>,
+        sent: Duration,
+    },
+    SecretRead {
+        life: u64,
+        secret: usize,
+    },
+    KubeletFights {
+        node: usize,
+        until: Duration,
+    },
+    TermOver {
+        life: u64,
+    },
+    CoordinatorLooks {
+        life: u64,
+    },
     CoordinatorWakes {
         life: u64,
         at: Duration,
     },
     WatchLists {
+        life: u64,
         kind: usize,
         epoch: u64,
     },
     WatchTells {
+        life: u64,
         epoch: u64,
         kind: usize,
         news: Rc<News>,
@@ -103,6 +148,7 @@ pub(crate) enum Event {
         life: u64,
         began: Duration,
         listed: Option<Vec<(usize, u64)>>,
+        disk: Disk,
     },
 }
 

@@ -1,15 +1,17 @@
-//! The tests: the long run over many seeds, that a seed repeats itself, that faults shrink, and one large world.
+//! The tests: the cases written by hand, the long run over many seeds, that a seed repeats itself, that faults shrink, and one
+//! large world.
 
 use std::process::ExitCode;
 
 use crate::args::Args;
 use crate::faults::Fault;
+use crate::named::CASES;
 use crate::run::{faults_of, run, run_many};
 use crate::scenario::Scale;
 use crate::shrink::minimal;
 use crate::tell::{Test, explain, progress, run_tests};
 
-const TESTS: &[Test] = &[
+const LONG: &[Test] = &[
     ("the_same_seed_gives_the_same_events", same_events),
     ("a_failing_fault_list_shrinks_to_its_cause", shrinks),
     ("no_rule_is_broken_in_any_seed", every_seed),
@@ -17,7 +19,8 @@ const TESTS: &[Test] = &[
 ];
 
 pub(crate) fn run_all(args: &Args) -> ExitCode {
-    run_tests(TESTS, args)
+    let tests: Vec<Test> = CASES.iter().chain(LONG).copied().collect();
+    run_tests(&tests, args)
 }
 
 fn same_events(_: &Args) -> Result<String, String> {

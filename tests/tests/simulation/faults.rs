@@ -1,6 +1,8 @@
 //! What goes wrong, and when: a list made from the seed before the world begins, so that a run can be repeated with a part of it.
 //!
-//! A new kind of fault is one more variant here, one arm in [`draw`], and one in `world/fault.rs`.
+//! A new kind of fault is one more variant here, one arm in `draw`, and one in `world/fault.rs`.
+
+mod draw;
 
 use std::time::Duration;
 
@@ -14,7 +16,6 @@ use crate::scenario::{Scale, Scenario};
 const LAST: Duration = Duration::from_secs(240);
 /// By then all of them are over.
 pub(crate) const CALM: Duration = Duration::from_secs(330);
-const LONGEST_SECS: u64 = 80;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Fault {
@@ -31,6 +32,20 @@ pub(crate) enum Kind {
     CoordinatorStops {
         away: Duration,
     },
+    /// Without a number it is the leader; so below.
+    ReplicaPauses {
+        replica: Option<usize>,
+        lasts: Duration,
+    },
+    ReplicaCutOff {
+        replica: Option<usize>,
+        lasts: Duration,
+    },
+    ReplicaClockJumps {
+        replica: Option<usize>,
+        millis: i64,
+    },
+    LeaseDeleted,
     AgentDies {
         node: usize,
         away: Duration,
@@ -72,6 +87,35 @@ pub(crate) enum Kind {
     GarbageCollection {
         nodes_percent: u64,
         images_percent: u64,
+    },
+    /// It removes what no pod uses again and again.
+    KubeletFights {
+        node: usize,
+        lasts: Duration,
+    },
+    /// With other things than images.
+    DiskFills {
+        node: usize,
+        percent: u64,
+        lasts: Duration,
+    },
+    DiskPressure {
+        node: usize,
+        lasts: Duration,
+    },
+    SecretSpoilt {
+        secret: usize,
+        how: Spoilt,
+        lasts: Duration,
+    },
+    SecretsHidden {
+        lasts: Duration,
+    },
+    /// Of a registry host; its Secret is corrected later.
+    PasswordChanges {
+        host: usize,
+        password: u64,
+        lasts: Duration,
     },
     DiskFull {
         node: usize,
@@ -154,6 +198,14 @@ pub(crate) enum Kind {
     },
 }
 
+/// What became of a Secret.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Spoilt {
+    Wrong,
+    Broken,
+    Deleted,
+}
+
 /// The faults of a seed, in order.
 pub(crate) fn faults(seed: u64, scale: &Scale, scenario: &Scenario) -> Vec<Fault> {
     let mut dice = Dice::new(seed, 2);
@@ -161,118 +213,10 @@ pub(crate) fn faults(seed: u64, scale: &Scale, scenario: &Scenario) -> Vec<Fault
     let mut faults: Vec<Fault> = (0..count)
         .map(|_| {
             let at = dice.millis(500, LAST.as_millis() as u64);
-            let kind = draw(&mut dice, scenario);
+            let kind = draw::draw(&mut dice, scenario);
             Fault { at, kind }
         })
         .collect();
     faults.sort_by_key(|fault| fault.at);
     faults
-}
-
-// One arm for each kind of fault.
-#[allow(clippy::too_many_lines)]
-fn draw(dice: &mut Dice, scenario: &Scenario) -> Kind {
-    let node = dice.index(scenario.nodes.len());
-    let image = dice.index(scenario.images.len());
-    let policy = dice.index(scenario.policies.len());
-    let reference = dice.index(scenario.tags.len());
-    let host = dice.index(scenario.hosts);
-    let lasts = dice.secs(1, LONGEST_SECS);
-    let away = dice.millis(50, 40_000);
-    let maybe_back = dice.chance(70).then_some(lasts);
-    match dice.below(40) {
-        0..3 => Kind::CoordinatorDies {
-            silently: dice.chance(30),
-            away,
-        },
-        3 => Kind::CoordinatorStops { away },
-        4 => Kind::AgentDies { node, away },
-        5 => Kind::AgentStops { node },
-        6 => Kind::MachineGoesDown { node, away: lasts },
-        7..9 => Kind::SessionBreaks {
-            node,
-            agent_after: dice.millis(1, 20_000),
-            coordinator_after: dice.millis(1, 20_000),
-        },
-        9 => Kind::AllSessionsBreak,
-        10 => Kind::CutOff { node, lasts },
-        11 => Kind::SlowLine {
-            node,
-            most: dice.millis(100, 10_000),
-            lasts,
-        },
-        12 => Kind::RuntimeRestarts { node, away },
-        13 => Kind::RuntimeListsNothing { node, lasts },
-        14 => Kind::RuntimeLies { node, lasts },
-        15..17 => Kind::GarbageCollection {
-            nodes_percent: dice.pick(&[5, 30, 100]),
-            images_percent: dice.pick(&[10, 50, 100]),
-        },
-        17 => Kind::DiskFull { node, lasts },
-        18 => Kind::NoNameService { node, lasts },
-        19 => Kind::NodeJoins {
-            spec: scenario.node_spec(dice),
-        },
-        20 => Kind::NodeLeaves {
-            node,
-            goes_down: dice.chance(70),
-            back: maybe_back,
-        },
-        21 => Kind::NodeChanges {
-            node,
-            spec: scenario.node_spec(dice),
-        },
-        22..25 => Kind::ImageEdited {
-            image,
-            spec: scenario.image_spec(image, dice),
-        },
-        25 => Kind::ImageDeleted { image },
-        26 => Kind::ImageMadeAnew { image },
-        27 => Kind::PolicyEdited {
-            policy,
-            spec: scenario.policy_spec(dice),
-        },
-        28 => Kind::PolicyDeleted {
-            policy,
-            back: maybe_back,
-        },
-        29 => Kind::TagMoves { reference },
-        30 => Kind::TagGoesBack { reference },
-        31 => Kind::TagGone { reference, lasts },
-        32..34 => Kind::HostTrouble {
-            host,
-            trouble: dice.pick(&[
-                Trouble::Throttles,
-                Trouble::Fails,
-                Trouble::Refuses,
-                Trouble::Unresolved,
-                Trouble::Hangs,
-            ]),
-            lasts,
-        },
-        34 => Kind::HostSlow {
-            host,
-            factor: dice.pick(&[3, 10, 40]),
-            lasts,
-        },
-        35 => Kind::WritesFail {
-            answer: dice.pick(&[Answer::Refused, Answer::Unheard]),
-            lasts,
-        },
-        36 => Kind::ApiServerAway { lasts },
-        37 => Kind::WatchesLag {
-            most: dice.millis(100, 5_000),
-            lasts,
-        },
-        38 => Kind::WatchBreaks {
-            kind: dice.index(3),
-        },
-        _ if dice.chance(50) => Kind::NodeClockJumps {
-            node,
-            ahead: lasts * 10,
-        },
-        _ => Kind::WallClockJumps {
-            millis: i64::from(dice.below(200_000) as u32) - 100_000,
-        },
-    }
 }

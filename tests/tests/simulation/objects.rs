@@ -10,7 +10,9 @@ use drop_coordinator::index::ImageObject;
 use drop_coordinator::pacing::backoff::Backoff;
 use drop_coordinator::pacing::policy::Limits;
 use drop_coordinator::plan::NodeFacts;
-use k8s_openapi::api::core::v1::{Taint, Toleration};
+use k8s_openapi::api::core::v1::{LocalObjectReference, Taint, Toleration};
+
+use crate::secrets::secret_name;
 
 /// Where something may go: a pool that nodes must belong to, and a taint that does not matter.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -23,6 +25,8 @@ pub(crate) struct Place {
 pub(crate) struct NodeSpec {
     pub(crate) pool: u8,
     pub(crate) taint: Option<u8>,
+    /// The kubelet reports `DiskPressure`.
+    pub(crate) pressure: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,6 +36,8 @@ pub(crate) struct ImageSpec {
     pub(crate) pull: ImagePullPolicy,
     pub(crate) place: Place,
     pub(crate) priority: i32,
+    /// Pull Secrets that it names.
+    pub(crate) secrets: [Option<usize>; 2],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -94,7 +100,7 @@ pub(crate) struct Reference {
     /// Canonical.
     pub(crate) text: String,
     pub(crate) host: usize,
-    repository: String,
+    pub(crate) repository: String,
     tag: Option<String>,
     /// The digest that the reference itself names.
     pub(crate) pinned: Option<u64>,
@@ -197,7 +203,7 @@ fn node_facts(node: usize, spec: NodeSpec) -> NodeFacts {
         name: node_name(node),
         labels: [("pool".to_owned(), spec.pool.to_string())].into(),
         taints: spec.taint.map(taint).into_iter().collect(),
-        disk_pressure: false,
+        disk_pressure: spec.pressure,
     }
 }
 
@@ -231,6 +237,15 @@ fn image_object(row: &ImageRow, catalog: &Catalog) -> ImageObject {
         policy_ref: row.spec.policy.map(|policy| PolicyReference {
             name: policy_name(policy),
         }),
+        image_pull_secrets: row
+            .spec
+            .secrets
+            .into_iter()
+            .flatten()
+            .map(|secret| LocalObjectReference {
+                name: secret_name(secret),
+            })
+            .collect(),
         ..CachedImageSpec::default()
     };
     ImageObject {

@@ -5,9 +5,13 @@
 
 mod agents;
 mod backoff;
+mod disks;
 mod grants;
 mod hearing;
+mod leaders;
 mod limits;
+mod logins;
+mod passing;
 mod sessions;
 mod status;
 mod view;
@@ -15,21 +19,27 @@ mod view;
 use std::rc::Rc;
 use std::time::Duration;
 
-use drop_api::CachedImageStatus;
-use drop_proto::{AgentMessage, CoordinatorMessage, Hello, agent_message};
+use drop_proto::{Hello, agent_message};
 
-use crate::objects::{Catalog, ImageRow, News};
+use crate::objects::{Catalog, News};
 use agents::Agents;
 use backoff::{Backoff, Pair};
-use grants::{Grants, State};
+use disks::Disks;
+use grants::Grants;
+use leaders::Leaders;
 use limits::Limits;
+use logins::Logins;
 use sessions::Sessions;
-use status::{Statuses, is_true};
+use status::Statuses;
 pub(crate) use view::wants;
 use view::{Changed, View};
 
 /// A grant that nobody renews is out for so long.
 pub(crate) const TTL: Duration = Duration::from_secs(60);
+/// A pull that takes longer is cancelled.
+pub(crate) const PULL_DEADLINE: Duration = Duration::from_secs(150);
+/// Two losses of an image on a node within this time are a fight; for as long the image is left alone there then.
+pub(crate) const TRUCE: Duration = Duration::from_secs(60);
 
 /// A rule was broken.
 #[derive(Clone, Debug)]
@@ -56,6 +66,9 @@ pub(crate) struct Oracle {
     backoff: Backoff,
     statuses: Statuses,
     limits: Limits,
+    leaders: Leaders,
+    logins: Logins,
+    disks: Disks,
     /// Of each machine: pulls at once, and whether it is of the platform that every image is made for.
     machines: Vec<(u32, bool)>,
     catalog: Rc<Catalog>,
@@ -91,6 +104,9 @@ impl Oracle {
             backoff: Backoff::new(hosts, &hosts_of),
             statuses: Statuses::new(hosts_of.len()),
             limits: Limits::new(budget),
+            leaders: Leaders::default(),
+            logins: Logins::default(),
+            disks: Disks::default(),
             machines: Vec::new(),
             catalog,
             hosts_of,
@@ -105,20 +121,24 @@ impl Oracle {
         self.machines.push((max_parallel, is_amd64));
     }
 
-    /// A coordinator process begins and knows nothing.
-    pub(crate) fn new_life(&mut self, life: u64) {
+    /// A term begins; its coordinator knows nothing.
+    pub(crate) fn new_life(&mut self, life: u64, replica: usize) {
         self.life = life;
+        self.new_leader(replica);
         self.view = View::default();
         self.sessions = Sessions::new(self.hosts_of.len());
         self.backoff = Backoff::new(self.hosts, &self.hosts_of);
         self.statuses.new_life();
         self.limits.new_life();
+        self.logins.new_life();
         self.backlog.clear();
     }
 
     /// The coordinator was told to stop.
-    pub(crate) fn stops(&mut self) {
-        self.limits.stops();
+    pub(crate) fn stops(&mut self, life: u64) {
+        if life == self.life {
+            self.limits.stops();
+        }
     }
 
     /// From now on nothing may happen but to the references that are marked.
@@ -182,188 +202,6 @@ impl Oracle {
                 self.statuses.expects(seen.row.spec.reference, digest);
             }
         }
-    }
-}
-
-/// What passes by on its way to or from the world.
-impl Oracle {
-    /// The coordinator says something to an agent.
-    pub(crate) fn sends(
-        &mut self,
-        now: Duration,
-        (_, node): Place,
-        message: &CoordinatorMessage,
-    ) -> Verdict {
-        use drop_proto::coordinator_message::Kind;
-        match &message.kind {
-            Some(Kind::Grant(grant)) => self.grants(now, node, grant),
-            Some(Kind::Revoke(revoke)) => {
-                if let Some(grant) = self.grants.get_mut(revoke.token) {
-                    grant.is_revoked = true;
-                }
-                Ok(())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// The coordinator writes a status; `row` is what stands in the API server.
-    pub(crate) fn writes(
-        &mut self,
-        now: Duration,
-        (image, uid): (usize, u64),
-        status: &CachedImageStatus,
-        row: Option<&ImageRow>,
-    ) -> Verdict {
-        let seen = self
-            .view
-            .images
-            .get(&image)
-            .filter(|seen| seen.row.uid == uid);
-        let Some(seen) = seen else {
-            let text = format!("i{image:03} is written, but no watch has shown it (uid {uid})");
-            return Err(Violation::new("status", text));
-        };
-        let reference = seen.row.spec.reference;
-        self.statuses
-            .expects(reference, status.resolved_digest.as_deref());
-        if self.is_quiet(reference) {
-            let text = format!("i{image:03} is written at rest: {status:?}");
-            return Err(Violation::new("silence", text));
-        }
-        is_true(now, seen, status, &self.sessions, &self.statuses)?;
-        self.statuses.writes(now, seen, status, row)
-    }
-
-    /// A write has changed what stands in the API server.
-    pub(crate) fn landed(&mut self, life: u64, image: usize, uid: u64) {
-        self.statuses.landed((image, uid), life == self.life);
-    }
-
-    pub(crate) fn write_answered(&mut self, image: usize, uid: u64, is_ok: bool) {
-        self.statuses.answered((image, uid), is_ok);
-    }
-
-    /// The grant will never reach its agent.
-    pub(crate) fn grant_lost(&mut self, now: Duration, token: u64) {
-        self.grants.over(now, token);
-    }
-
-    /// The agent process is gone, and whatever it would have done.
-    pub(crate) fn agent_gone(&mut self, now: Duration, node: usize) {
-        self.agents.gone(node);
-        for token in self.grants.tokens_of_node(node) {
-            self.grants.over(now, token);
-        }
-    }
-
-    pub(crate) fn agent_hears(&mut self, node: usize, message: &CoordinatorMessage) {
-        self.agents
-            .hears(node, message, &self.catalog, &self.grants);
-    }
-
-    pub(crate) fn agent_heard(&mut self, node: usize) -> Verdict {
-        self.agents.heard(node)
-    }
-
-    pub(crate) fn agent_says(
-        &mut self,
-        now: Duration,
-        node: usize,
-        message: &AgentMessage,
-        listed: &[(usize, u64)],
-    ) -> Verdict {
-        if let Some(agent_message::Kind::Release(release)) = &message.kind {
-            self.agents.released(node, release.token);
-            let is_used = |grant: &grants::Grant| grant.state == State::Pulling;
-            if self.grants.get(release.token).is_some_and(is_used) {
-                let text = format!("n{node:05} gives {} back and uses it", release.token);
-                return Err(Violation::new("report", text));
-            }
-            self.grants.over(now, release.token);
-        }
-        if let Some(agent_message::Kind::Done(done)) = &message.kind
-            && let Some(grant) = self.grants.get(done.token)
-        {
-            // The registry itself has named it, whether or not a status has come to say so.
-            let digest = done.digests.first().map(String::as_str);
-            self.statuses.expects(grant.reference, digest);
-        }
-        self.agents
-            .says(node, message, listed, &self.catalog, &mut self.grants)
-    }
-
-    /// The runtime has answered a list that the agent asked for at `began`.
-    pub(crate) fn agent_lists(&mut self, node: usize, began: Duration, listed: &[(usize, u64)]) {
-        self.grants.listed(node, began, |reference| {
-            let place = listed.binary_search_by_key(&reference, |(listed, _)| *listed);
-            place.ok().map(|place| listed[place].1)
-        });
-    }
-
-    /// `PullImage` is called; `held` is what the runtime holds under the reference.
-    pub(crate) fn pull_starts(
-        &mut self,
-        (node, token, reference): (usize, u64, usize),
-        held: Option<u64>,
-    ) -> Verdict {
-        let name = self.catalog.text(reference);
-        let broken = |rule, what: &str| {
-            Err(Violation::new(
-                rule,
-                format!("n{node:05} pulls {name} under {token}: {what}"),
-            ))
-        };
-        if self.is_quiet(reference) {
-            return broken("silence", "at rest");
-        }
-        self.agents.pulls(node, token, reference, held)?;
-        let pulling = |grant: &&grants::Grant| grant.state == State::Pulling;
-        let running: Vec<usize> = self
-            .grants
-            .of_node(node)
-            .filter(pulling)
-            .map(|grant| grant.reference)
-            .collect();
-        if running.contains(&reference) {
-            return broken("double", "it is being pulled there already");
-        }
-        if running.len() as u32 >= self.machines[node].0 {
-            return broken("limit", "more pulls at once than the node takes");
-        }
-        if let Some(grant) = self
-            .grants
-            .get_mut(token)
-            .filter(|g| g.state == State::Sent)
-        {
-            grant.state = State::Pulling;
-            return Ok(());
-        }
-        broken("grant", "the grant is used up")
-    }
-
-    /// The runtime pulls no more under this grant.
-    pub(crate) fn pull_over(&mut self, now: Duration, token: u64) {
-        self.grants.over(now, token);
-    }
-
-    pub(crate) fn cancelled(&mut self, token: u64) {
-        self.agents.cancelled(token);
-    }
-
-    /// No grant outlives the TTL that its agent was silent for. `out` is what the coordinator itself says.
-    pub(crate) fn counts(&self, now: Duration, out: usize) -> Verdict {
-        let countable = self.grants.countable(self.life, now.saturating_sub(TTL));
-        if out <= countable {
-            return Ok(());
-        }
-        let text = format!("{out} grants are out, {countable} can be");
-        Err(Violation::new("leak", text))
-    }
-
-    /// Grants that weigh.
-    pub(crate) fn weighing(&self) -> usize {
-        self.grants.weighing()
     }
 
     fn pair(&self, reference: usize, node: usize) -> Pair {

@@ -8,6 +8,7 @@ use drop_agent::node::Failure;
 use tonic::Code;
 
 use crate::objects::Catalog;
+use crate::secrets::password;
 
 /// Who gets what a tag names.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -52,6 +53,8 @@ pub(crate) struct Registry {
     pub(crate) hosts: Vec<Host>,
     /// By reference.
     pub(crate) tags: Vec<Tag>,
+    /// By reference: the password that its repository takes; `None`: everybody gets it.
+    pub(crate) locks: Vec<Option<u64>>,
 }
 
 /// The answer to a pull's first request.
@@ -70,7 +73,7 @@ impl Registry {
         now: Duration,
         catalog: &Catalog,
         reference: usize,
-        is_amd64: bool,
+        (is_amd64, passwords): (bool, &[String]),
     ) -> Reply {
         let host = &self.hosts[catalog.references[reference].host];
         let tag = &self.tags[reference];
@@ -80,6 +83,15 @@ impl Registry {
                 return Reply::Silence(until);
             }
             return Reply::Error(troubled(trouble, text));
+        }
+        if let Some(lock) = self.locks[reference]
+            && !passwords.contains(&password(lock))
+        {
+            return Reply::Error(failure(
+                Code::Unknown,
+                "failed to resolve reference: pulling from host failed with status code [manifests v1]: 401 Unauthorized",
+                text,
+            ));
         }
         match tag.supply {
             Supply::Missing => Reply::Error(failure(

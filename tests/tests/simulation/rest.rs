@@ -42,7 +42,10 @@ impl World {
 
     /// What the coordinator counts as out can be out.
     pub(crate) fn counts_no_dead_grants(&self) -> Verdict {
-        match &self.coordinator {
+        match self
+            .leader()
+            .filter(|leader| !self.is_paused(leader.replica))
+        {
             Some(coordinator) => {
                 let out = coordinator.core.report().grants_out;
                 self.oracle.counts(self.agenda.now, out)
@@ -53,7 +56,7 @@ impl World {
 
     /// A grant that is out, or a session too many, would show by now.
     fn leaves_nothing_behind(&self) -> Verdict {
-        let Some(coordinator) = &self.coordinator else {
+        let Some(coordinator) = self.leader() else {
             return Ok(());
         };
         let report = coordinator.core.report();
@@ -106,11 +109,33 @@ impl World {
     }
 
     fn is_served(&self, reference: usize, node: usize) -> bool {
+        if !self.is_open_to(reference, node) {
+            return false;
+        }
         match self.registry.tags[reference].supply {
             Supply::Served => true,
             Supply::OnlyAmd64 => self.machines[node].is_amd64,
             Supply::Missing | Supply::Forbidden => false,
         }
+    }
+
+    /// Whether some Secret of the objects that want it there opens its repository.
+    fn is_open_to(&self, reference: usize, node: usize) -> bool {
+        let Some(lock) = self.registry.locks[reference] else {
+            return true;
+        };
+        let opens = |secret: &usize| {
+            let content = self.api.secrets[*secret].as_ref();
+            content.is_some_and(|content| content.opens(reference, &self.catalog, lock))
+        };
+        let Some(spec) = self.api.nodes.get(&node) else {
+            return false;
+        };
+        self.api.images.values().any(|row| {
+            row.spec.reference == reference
+                && wants(*spec, row.spec.place, self.policy_of(&row.spec).place)
+                && row.spec.secrets.iter().flatten().any(opens)
+        })
     }
 
     /// References that never come to rest: pulls that fail are tried again for ever, and tags are checked for ever.
@@ -132,7 +157,7 @@ impl World {
 
     /// What is not yet as it should be.
     pub(crate) fn unrest(&self) -> Option<String> {
-        if self.coordinator.is_none() {
+        if self.leader().is_none() {
             return Some("no coordinator".to_owned());
         }
         self.api.images.values().find_map(|row| {

@@ -37,14 +37,29 @@ pub(crate) fn faults_of(seed: u64, scale: &Scale) -> Vec<Fault> {
 
 /// Runs a seed's world with these faults, and keeps the last `lines` in words.
 pub(crate) fn run(seed: u64, scale: Scale, faults: Vec<Fault>, lines: usize) -> Outcome {
+    let is_undisturbed = faults.is_empty();
+    let scenario = Scenario::new(seed, &scale);
+    play(scenario, seed, scale, faults, lines, |world| {
+        live(world, is_undisturbed)
+    })
+}
+
+/// Runs a world as `live` says.
+pub(crate) fn play(
+    scenario: Scenario,
+    seed: u64,
+    scale: Scale,
+    faults: Vec<Fault>,
+    lines: usize,
+    live: impl FnOnce(&mut World) -> Verdict,
+) -> Outcome {
     let trace = if lines == 0 {
         Trace::silent()
     } else {
         Trace::keeping(lines)
     };
-    let is_undisturbed = faults.is_empty();
-    let mut world = World::new(seed, scale, faults, trace);
-    let lived = catch_unwind(AssertUnwindSafe(|| live(&mut world, is_undisturbed)));
+    let mut world = World::new(scenario, seed, scale, faults, trace);
+    let lived = catch_unwind(AssertUnwindSafe(|| live(&mut world)));
     let violation = match lived {
         Ok(verdict) => verdict.err(),
         Err(panic) => Some(Violation::new("panic", words(panic.as_ref()))),
@@ -66,6 +81,7 @@ fn live(world: &mut World, is_undisturbed: bool) -> Verdict {
         while world.agenda.now < CALM {
             world.pass(world.agenda.now + LOOK)?;
             world.counts_no_dead_grants()?;
+            world.oracle.is_led_soon(world.agenda.now)?;
         }
         world.pass(CALM + Duration::from_millis(1))?;
     }

@@ -7,6 +7,7 @@ use drop_api::ImagePullPolicy;
 use crate::dice::Dice;
 use crate::objects::{Catalog, ImageSpec, NodeSpec, Place, PolicySpec};
 use crate::registry::{Supply, Tag};
+use crate::secrets::{Content, REPOSITORIES, SECRETS, Site};
 
 const POOLS: u64 = 4;
 const HOSTS: usize = 3;
@@ -57,12 +58,20 @@ pub(crate) struct Scenario {
     pub(crate) nodes: Vec<Machine>,
     pub(crate) images: Vec<ImageSpec>,
     pub(crate) policies: Vec<PolicySpec>,
+    /// By reference: the password that its repository takes.
+    pub(crate) locks: Vec<Option<u64>>,
+    /// What stands in the Secrets.
+    pub(crate) secrets: Vec<Content>,
+    /// Coordinator processes.
+    pub(crate) replicas: usize,
+    /// The coordinator takes in together what comes within so long.
+    pub(crate) together: Duration,
     is_open: bool,
 }
 
 impl Scenario {
-    pub(crate) fn new(seed: u64, scale: &Scale) -> Self {
-        let mut dice = Dice::new(seed, 1);
+    /// Registry hosts and their Secrets, and nothing else.
+    pub(crate) fn bare() -> Self {
         let mut scenario = Self {
             catalog: Catalog::default(),
             tags: Vec::new(),
@@ -70,13 +79,48 @@ impl Scenario {
             nodes: Vec::new(),
             images: Vec::new(),
             policies: Vec::new(),
-            is_open: scale.is_open,
+            locks: Vec::new(),
+            secrets: Vec::new(),
+            replicas: 1,
+            together: Duration::ZERO,
+            is_open: false,
         };
+        scenario.lock_up(&mut Dice::new(0, 5));
+        scenario
+    }
+
+    /// A repository of its own on the first host, and its only tag.
+    pub(crate) fn add_plain_tag(&mut self, supply: Supply, takes: Duration) -> usize {
+        let reference = self.tags.len();
+        self.catalog
+            .add(0, &format!("app{reference:02}"), "v1", None);
+        self.tags.push(Tag {
+            digest: reference as u64 + 1,
+            supply,
+            takes,
+            went_back: false,
+        });
+        self.locks.push(None);
+        reference
+    }
+
+    pub(crate) fn new(seed: u64, scale: &Scale) -> Self {
+        let mut dice = Dice::new(seed, 1);
+        let mut scenario = Self {
+            is_open: scale.is_open,
+            ..Self::bare()
+        };
+        if !scale.is_open {
+            let mut dice = Dice::new(seed, 4);
+            scenario.replicas = dice.pick(&[1, 1, 2, 3]);
+            scenario.together = Duration::from_millis(dice.pick(&[0, 0, 5, 100]));
+        }
         for image in 0..scale.images {
             for tag in ["v1", "v2"] {
                 scenario.add_tag(image, tag, &mut dice);
             }
         }
+        scenario.lock_up(&mut Dice::new(seed, 5));
         scenario.policies = (0..3).map(|_| scenario.policy_spec(&mut dice)).collect();
         for image in 0..scale.images {
             let mut spec = scenario.image_spec(image, &mut dice);
@@ -85,6 +129,7 @@ impl Scenario {
                 Some(last) if dice.chance(10) && !scale.is_open => last.reference,
                 _ => image * 2,
             };
+            spec.secrets = scenario.secrets_of(spec.reference, &mut dice);
             scenario.images.push(spec);
         }
         for _ in 0..scale.nodes {
@@ -106,7 +151,8 @@ impl Scenario {
         };
         self.catalog.add(
             image % HOSTS,
-            &format!("app{image}"),
+            // Of equal length: no repository's name begins with another's.
+            &format!("app{image:02}"),
             tag,
             is_pinned.then_some(digest),
         );
@@ -120,6 +166,42 @@ impl Scenario {
             },
             went_back: false,
         });
+    }
+
+    /// Some repositories are private: most take the login of their host, some one of their own.
+    fn lock_up(&mut self, dice: &mut Dice) {
+        self.locks = vec![None; self.tags.len()];
+        let hosts = (0..HOSTS).map(|host| (Site::Host(host), 100 + host as u64));
+        let mut secrets: Vec<Vec<(Site, u64)>> = hosts.map(|login| vec![login]).collect();
+        secrets.push(Vec::new());
+        if !self.is_open {
+            for first in (0..self.tags.len()).step_by(2) {
+                let lock = match dice.below(100) {
+                    0..15 => 100 + self.catalog.references[first].host as u64,
+                    15..20 => 200 + first as u64,
+                    _ => continue,
+                };
+                if lock >= 200 {
+                    secrets[REPOSITORIES].push((Site::Repository(first), lock));
+                }
+                // Both tags are of one repository.
+                self.locks[first] = Some(lock);
+                self.locks[first + 1] = Some(lock);
+            }
+        }
+        self.secrets = secrets.into_iter().map(Content::Logins).collect();
+    }
+
+    /// Those that open the repository, most of the time, and now and then one that is of no use.
+    fn secrets_of(&self, reference: usize, dice: &mut Dice) -> [Option<usize>; 2] {
+        let host = self.catalog.references[reference].host;
+        match self.locks[reference] {
+            Some(_) if dice.chance(10) => [None, None],
+            Some(lock) if lock >= 200 => [Some(REPOSITORIES), dice.chance(50).then_some(host)],
+            Some(_) => [Some(host), dice.chance(20).then_some(REPOSITORIES)],
+            None if !self.is_open && dice.chance(10) => [Some(dice.index(SECRETS)), None],
+            None => [None, None],
+        }
     }
 
     pub(crate) fn machine(&self, dice: &mut Dice) -> Machine {
@@ -153,6 +235,7 @@ impl Scenario {
         NodeSpec {
             pool: dice.below(POOLS) as u8,
             taint: (!self.is_open && dice.chance(8)).then(|| dice.below(2) as u8),
+            pressure: false,
         }
     }
 
@@ -170,8 +253,10 @@ impl Scenario {
     pub(crate) fn image_spec(&self, image: usize, dice: &mut Dice) -> ImageSpec {
         // Without a policy ten seconds pass between two nodes, so only small pools go without.
         let is_paced = self.is_open || dice.chance(90);
+        let reference = image * 2 + usize::from(dice.chance(40));
         ImageSpec {
-            reference: image * 2 + usize::from(dice.chance(40)),
+            reference,
+            secrets: self.secrets_of(reference, dice),
             policy: is_paced.then(|| dice.index(self.policies.len())),
             pull: match dice.below(100) {
                 _ if self.is_open => ImagePullPolicy::Always,

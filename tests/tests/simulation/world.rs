@@ -6,9 +6,14 @@
 mod agent;
 mod api_server;
 mod coordinator;
+mod disk;
 mod fault;
+mod inbox;
+mod lease;
 mod network;
+mod replica;
 mod runtime;
+mod secrets;
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -25,6 +30,7 @@ use crate::trace::Trace;
 use api_server::ApiServer;
 pub(crate) use coordinator::Coordinator;
 use network::Conn;
+use replica::Replica;
 use runtime::{Machine, Runtime};
 
 /// So many alarms at one moment are no accident: somebody wakes himself without end.
@@ -39,7 +45,11 @@ pub(crate) struct World {
     pub(crate) registry: Registry,
     pub(crate) api: ApiServer,
     pub(crate) machines: Vec<Machine>,
-    pub(crate) coordinator: Option<Coordinator>,
+    replicas: Vec<Replica>,
+    /// Those that lead, or do not know yet that they do not; the newest is the last.
+    coordinators: Vec<Coordinator>,
+    /// News wait up to so long, and are taken in together.
+    together: Duration,
     /// Steps of all state machines together.
     pub(crate) steps: u64,
     /// Pulls that runtimes were asked for.
@@ -55,19 +65,28 @@ pub(crate) struct World {
     supplies: Vec<Supply>,
     dice: Dice,
     conns: Vec<Conn>,
-    /// Coordinator processes so far.
+    /// Terms so far.
     lives: u64,
+    /// Coordinator processes so far.
+    boots: u64,
     agent_lives: u64,
     digests: u64,
     wall_skew_millis: i64,
+    /// The password that each host takes.
+    host_locks: Vec<u64>,
     /// Alarms since the clock moved last.
     ticks: u64,
 }
 
 impl World {
     /// A world in which these faults will happen.
-    pub(crate) fn new(seed: u64, scale: Scale, faults: Vec<Fault>, trace: Trace) -> Self {
-        let mut scenario = Scenario::new(seed, &scale);
+    pub(crate) fn new(
+        mut scenario: Scenario,
+        seed: u64,
+        scale: Scale,
+        faults: Vec<Fault>,
+        trace: Trace,
+    ) -> Self {
         let tags = std::mem::take(&mut scenario.tags);
         let catalog = Rc::new(std::mem::take(&mut scenario.catalog));
         let mut world = Self {
@@ -79,20 +98,25 @@ impl World {
             registry: Registry {
                 hosts: vec![Host::default(); scenario.hosts],
                 tags,
+                locks: scenario.locks.clone(),
             },
-            api: ApiServer::default(),
+            api: ApiServer::new(&scenario.secrets),
             machines: Vec::new(),
-            coordinator: None,
+            replicas: Vec::new(),
+            coordinators: Vec::new(),
+            together: scenario.together,
             steps: 0,
             pulls: 0,
             writes: 0,
             rested_after: Duration::ZERO,
+            host_locks: (0..scenario.hosts as u64).map(|host| 100 + host).collect(),
             scenario,
             scale,
             faults,
             dice: Dice::new(seed, 3),
             conns: Vec::new(),
             lives: 0,
+            boots: 0,
             agent_lives: 0,
             digests: 1_000,
             wall_skew_millis: 0,
@@ -112,7 +136,11 @@ impl World {
         for (image, spec) in self.scenario.images.clone().into_iter().enumerate() {
             self.put_image(image, spec);
         }
-        self.agenda.at(Duration::ZERO, Event::CoordinatorStarts);
+        for replica in 0..self.scenario.replicas {
+            self.replicas.push(Replica::default());
+            self.agenda
+                .at(Duration::ZERO, Event::ReplicaStarts { replica });
+        }
         for fault in 0..self.faults.len() {
             self.agenda.at(self.faults[fault].at, Event::Fault(fault));
         }
@@ -133,6 +161,7 @@ impl World {
             max_parallel: machine.max_parallel,
             off_until: Duration::ZERO,
             cut_off_until: Duration::ZERO,
+            filled: (0, Duration::ZERO),
             slow_line: (Duration::ZERO, Duration::ZERO),
         });
         self.oracle.machine(machine.max_parallel, machine.is_amd64);
@@ -162,12 +191,43 @@ impl World {
     fn happens(&mut self, event: Event) -> Verdict {
         match event {
             Event::Fault(fault) => return self.strike(fault),
-            Event::Calm => self.calm_down(),
+            Event::Calm => return self.calm_down(),
             Event::Undo(fault) => self.undo(fault),
-            Event::CoordinatorStarts => self.coordinator_starts(),
+            Event::ReplicaStarts { replica } => self.replica_starts(replica),
+            Event::ReplicaResumes { replica, boot } => {
+                let process = self.replicas[replica].process.as_ref();
+                // It may have been stopped again, for longer.
+                if process.is_some_and(|p| p.boot == boot) && !self.is_paused(replica) {
+                    return self.replica_resumes(replica);
+                }
+            }
+            Event::LeadershipChecked => self.note_leadership(),
+            Event::SilenceFelt { life } => self.silence_felt(life),
+            Event::LeaseAsked { replica, boot } => self.lease_asked(replica, boot),
+            Event::LeaseArrives {
+                replica,
+                boot,
+                request,
+                sent,
+            } => self.lease_arrives((replica, boot), *request, sent),
+            Event::LeaseAnswered {
+                replica,
+                boot,
+                answer,
+                sent,
+            } => return self.lease_answered((replica, boot), *answer, sent),
+            Event::SecretRead { life, secret } => return self.secret_read(life, secret),
+            Event::KubeletFights { node, until } => self.kubelet_fights(node, until),
+            Event::TermOver { life } => self.term_over(life),
+            Event::CoordinatorLooks { life } => return self.take_in(life),
             Event::CoordinatorWakes { life, at } => return self.coordinator_wakes(life, at),
-            Event::WatchLists { kind, epoch } => self.watch_lists(kind, epoch),
-            Event::WatchTells { kind, epoch, news } => return self.watch_tells(kind, epoch, &news),
+            Event::WatchLists { life, kind, epoch } => self.watch_lists(life, kind, epoch),
+            Event::WatchTells {
+                life,
+                kind,
+                epoch,
+                news,
+            } => return self.watch_tells(life, kind, epoch, news),
             Event::WriteArrives {
                 life,
                 image,
@@ -210,8 +270,9 @@ impl World {
                 life,
                 began,
                 listed,
+                disk,
             } => {
-                return self.list_answered((node, life), began, listed);
+                return self.list_answered((node, life), began, listed, disk);
             }
         }
         Ok(())

@@ -1,10 +1,14 @@
 //! How long whom a failure makes wait, by its class (design section 4), as the coordinator has heard of it. These are lower
 //! bounds: whoever waits longer breaks no promise of this kind.
 
-use std::collections::{BTreeMap, HashMap};
+mod excuse;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use drop_proto::FailureClass;
+
+use crate::oracle::TRUCE;
 
 /// A pull that has run so long without an error proves that its image can be had.
 const PROOF: Duration = Duration::from_secs(15);
@@ -36,6 +40,8 @@ impl Waits {
 struct Wait {
     attempts: u32,
     until: Duration,
+    /// Somebody removes there what we bring: it is left alone.
+    is_truce: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -69,6 +75,9 @@ struct Image {
     foreign: [Duration; 2],
     /// By node.
     pairs: HashMap<usize, Wait>,
+    /// Nodes that a pull of ours put it on, and when each lost it last.
+    brought: BTreeSet<usize>,
+    lost_at: HashMap<usize, Duration>,
 }
 
 /// What one coordinator process has learned.
@@ -109,8 +118,11 @@ impl Backoff {
     /// Nothing more will be heard of the pull.
     fn ended(&mut self, now: Duration, token: Option<u64>, reference: usize) {
         self.images[reference].is_proven = self.is_proven(now, reference);
-        if let Some(token) = token {
-            self.images[reference].running.remove(&token);
+        let since = token.and_then(|token| self.images[reference].running.remove(&token));
+        if since.is_some_and(|since| since + PROOF <= now) {
+            // Others may have started beside it, and go on.
+            let host = self.images[reference].host;
+            self.hosts[host].trial_since = None;
         }
     }
 
@@ -133,6 +145,7 @@ impl Backoff {
         image.strikes = 0;
         image.until = Duration::ZERO;
         image.pairs.remove(&pair.node);
+        image.brought.insert(pair.node);
         self.nodes.remove(&pair.node);
         self.answered(now, pair.host);
     }
@@ -155,6 +168,25 @@ impl Backoff {
     /// The node holds the image after all.
     pub(crate) fn held(&mut self, reference: usize, node: usize) {
         self.images[reference].pairs.remove(&node);
+    }
+
+    /// The node does not hold it. The second loss within the truce of what we brought is a fight.
+    pub(crate) fn absent(&mut self, now: Duration, reference: usize, node: usize) {
+        let image = &mut self.images[reference];
+        if !image.brought.remove(&node) {
+            return;
+        }
+        let former = image.lost_at.remove(&node);
+        if former.is_some_and(|at| now - at < TRUCE) {
+            let wait = Wait {
+                attempts: 2,
+                until: now + TRUCE,
+                is_truce: true,
+            };
+            image.pairs.insert(node, wait);
+        } else {
+            image.lost_at.insert(node, now);
+        }
     }
 
     fn answered(&mut self, now: Duration, host: usize) {
@@ -182,6 +214,7 @@ impl Backoff {
         let wait = image.pairs.entry(pair.node).or_default();
         wait.attempts += 1;
         wait.until = now + waits.jittered(wait.attempts);
+        wait.is_truce = false;
         match class {
             FailureClass::NoPlatform => {
                 wait.until = now + waits.max;
@@ -250,50 +283,17 @@ impl Backoff {
         }
     }
 
-    /// Somebody has edited what the failures were about.
-    pub(crate) fn forget_reference(&mut self, reference: usize) {
-        let image = &mut self.images[reference];
-        image.pairs.clear();
-        image.until = Duration::ZERO;
-        image.foreign = [Duration::ZERO; 2];
-    }
-
-    /// Nothing names the reference any more. What was known of it is forgotten, now or when its last pull ends.
-    pub(crate) fn orphaned(&mut self, reference: usize, now: Duration, is_idle: bool) {
-        let image = &mut self.images[reference];
-        if is_idle {
-            *image = Image {
-                host: image.host,
-                unproven_since: now,
-                ..Image::default()
-            };
-        }
-        image.is_had = false;
-        image.strikes = 0;
-    }
-
-    pub(crate) fn forget_node(&mut self, node: usize) {
-        self.nodes.remove(&node);
-        for image in &mut self.images {
-            image.pairs.remove(&node);
-        }
-    }
-
-    pub(crate) fn forget_host(&mut self, host: usize) {
-        self.hosts[host] = Host::default();
-    }
-
     /// Who would have to wait, were the pair granted now; and since when a single trial goes first for the image or its host.
     pub(crate) fn waits(&self, now: Duration, pair: Pair) -> Result<Trials, &'static str> {
         let image = &self.images[pair.reference];
         let host = &self.hosts[pair.host];
         let node = self.nodes.get(&pair.node);
-        if image
-            .pairs
-            .get(&pair.node)
-            .is_some_and(|wait| now < wait.until)
-        {
-            return Err("backoff-pair");
+        if let Some(wait) = image.pairs.get(&pair.node).filter(|wait| now < wait.until) {
+            return Err(if wait.is_truce {
+                "truce"
+            } else {
+                "backoff-pair"
+            });
         }
         if node.is_some_and(|wait| now < wait.until) {
             return Err("backoff-node");

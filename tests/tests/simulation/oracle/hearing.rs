@@ -1,5 +1,6 @@
 //! What the coordinator hears, and what it may conclude from it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use drop_proto::{Done, Failed, FailureClass, Hello, Inventory, agent_message};
@@ -90,11 +91,10 @@ impl Oracle {
             grant.is_closed = true;
         }
         match kind {
-            // Disks of the simulation never fill up, so nothing is refused for them.
             agent_message::Kind::Hello(_)
             | agent_message::Kind::Ask(_)
             | agent_message::Kind::Refused(_) => {}
-            agent_message::Kind::Inventory(inventory) => self.inventory(node, inventory),
+            agent_message::Kind::Inventory(inventory) => self.inventory(now, node, inventory),
             agent_message::Kind::Started(started) => {
                 let life = self.life;
                 if let Some(grant) = self.grants.get(started.token).filter(|g| g.life == life) {
@@ -117,10 +117,18 @@ impl Oracle {
         }
     }
 
-    fn inventory(&mut self, node: usize, inventory: &Inventory) {
+    fn inventory(&mut self, now: Duration, node: usize, inventory: &Inventory) {
         if inventory.complete {
             self.sessions.inventoried(node);
             self.sessions.all_absent(node);
+            let named = inventory.images.iter().map(|image| &image.reference);
+            let named: BTreeSet<usize> =
+                named.filter_map(|name| self.catalog.index(name)).collect();
+            for reference in self.view.wanted_on(node) {
+                if !named.contains(&reference) {
+                    self.backoff.absent(now, reference, node);
+                }
+            }
         }
         for image in &inventory.images {
             let Some(reference) = self.catalog.index(&image.reference) else {
@@ -138,7 +146,12 @@ impl Oracle {
                         is_fresh: false,
                     }
                 }
-                None => Report::Absent,
+                None => {
+                    if self.view.is_wanted(reference, node) {
+                        self.backoff.absent(now, reference, node);
+                    }
+                    Report::Absent
+                }
             };
             self.sessions.reports(reference, node, report);
         }

@@ -114,6 +114,9 @@ impl Oracle {
         }
         let is_known =
             self.limits.all_known || self.limits.synced_at.is_some_and(|at| now >= at + TTL);
+        if self.leaders.is_fenced(now) {
+            return broken("fence", "the leader's Lease has run out");
+        }
         if self.limits.is_stopping || !is_known {
             return broken("start", "grants of the former process may still be out");
         }
@@ -128,6 +131,9 @@ impl Oracle {
         }
         if of_node.len() as u32 >= self.machines[node].0 {
             return broken("limit", "the node takes no more at once");
+        }
+        if self.has_pressure(node) {
+            return broken("pressure", "the node has DiskPressure");
         }
         let pair = self.pair(reference, node);
         let trials = match self.backoff.waits(now, pair) {

@@ -110,7 +110,10 @@ impl View {
         if former == spec {
             return;
         }
-        changed.nodes.insert(node);
+        let place = |spec: NodeSpec| (spec.pool, spec.taint);
+        if former.map(place) != spec.map(place) {
+            changed.nodes.insert(node);
+        }
         let policies = &self.policies;
         for seen in self.images.values_mut() {
             let place = policy_of(policies, &seen.row.spec).place;
@@ -197,6 +200,12 @@ impl View {
     pub(crate) fn is_named(&self, reference: usize) -> bool {
         let mut images = self.images.values();
         images.any(|seen| seen.row.spec.reference == reference)
+    }
+
+    /// What the node should hold.
+    pub(crate) fn wanted_on(&self, node: usize) -> BTreeSet<usize> {
+        let wanting = self.images.values().filter(|seen| seen.is_target(node));
+        wanting.map(|seen| seen.row.spec.reference).collect()
     }
 
     pub(crate) fn is_any_wanted(&self, node: usize) -> bool {

@@ -2,18 +2,16 @@
 
 use std::time::Duration;
 
-use drop_agent::node::{Config, DiskLimits, Failure, Input, Listed, Node, Output};
+use drop_agent::node::{Config, Disk, Failure, Input, Listed, Node, Output};
 use drop_proto::CoordinatorMessage;
 
 use crate::agenda::Event;
 use crate::objects::{digest, node_name};
-use crate::oracle::{Verdict, Violation};
+use crate::oracle::{PULL_DEADLINE, Verdict, Violation};
 use crate::world::World;
 
 /// Between two lists when nothing else asks for one.
 const LIST_INTERVAL: Duration = Duration::from_secs(30);
-/// A pull that takes longer is cancelled.
-const PULL_DEADLINE: Duration = Duration::from_secs(150);
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(20);
 
 #[derive(Debug)]
@@ -51,7 +49,7 @@ impl World {
             list_interval: LIST_INTERVAL,
             pull_deadline: PULL_DEADLINE,
             shutdown_grace: SHUTDOWN_GRACE,
-            disk: DiskLimits::default(),
+            disk: super::disk::LIMITS,
             allowed: Vec::new(),
         };
         machine.agent = Some(Agent {
@@ -180,12 +178,19 @@ impl World {
         (node, life): (usize, u64),
         began: Duration,
         listed: Option<Vec<(usize, u64)>>,
+        disk: Disk,
     ) -> Verdict {
-        let Some(agent) = self.machines[node]
+        if self.machines[node]
             .agent
-            .as_mut()
-            .filter(|a| a.life == life)
-        else {
+            .as_ref()
+            .is_none_or(|a| a.life != life)
+        {
+            return Ok(());
+        }
+        let used = disk.total_bytes - disk.free_bytes;
+        self.oracle.disk_read(node, used, disk.total_bytes);
+        self.agent_step(node, Input::Disk(Some(disk)))?;
+        let Some(agent) = self.machines[node].agent.as_mut() else {
             return Ok(());
         };
         let Some(listed) = listed else {
@@ -198,7 +203,7 @@ impl World {
                 text,
                 Listed {
                     digests,
-                    size_bytes: 1_000_000,
+                    size_bytes: super::disk::size_bytes(*reference),
                 },
             )
         };
@@ -247,7 +252,9 @@ impl World {
                 }
             }
             Output::Pull {
-                token, reference, ..
+                token,
+                reference,
+                credentials,
             } => {
                 self.trace.note(now, || {
                     format!("{} pulls {reference} ({token})", node_name(node))
@@ -260,11 +267,13 @@ impl World {
                 };
                 let held = self.machines[node].runtime.held.get(&index).copied();
                 self.oracle.pull_starts((node, token, index), held)?;
-                self.pull_starts(node, life, token, index);
+                self.oracle.logs_in(node, token, &credentials)?;
+                self.pull_starts((node, life), token, index, credentials);
             }
             Output::CancelPull { token } => {
+                let is_excused = agent.is_stopping || !agent.skew.is_zero();
+                self.oracle.cancelled(now, token, is_excused)?;
                 self.oracle.pull_over(now, token);
-                self.oracle.cancelled(token);
                 self.cancel_pull(node, life, token);
             }
             Output::List => {

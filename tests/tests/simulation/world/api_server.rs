@@ -5,12 +5,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use drop_api::CachedImageStatus;
-use drop_coordinator::core::{Input, WriteFailed};
+use k8s_openapi::api::coordination::v1::Lease;
 
 use crate::agenda::{Answer, Event};
-use crate::objects::{Change, ImageRow, ImageSpec, News, NodeSpec, PolicySpec, image_name, input};
+use crate::objects::{Change, ImageRow, ImageSpec, News, NodeSpec, PolicySpec};
 use crate::oracle::Verdict;
+use crate::secrets::Content;
 use crate::world::World;
+use crate::world::inbox::Waiting;
 
 /// A client gives a request up after this long.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -18,26 +20,42 @@ const PATIENCE: Duration = Duration::from_secs(15);
 pub(crate) const KINDS: usize = 3;
 
 #[derive(Debug, Default)]
-struct Watch {
+pub(crate) struct Watch {
     /// News of former watches of this kind are lost.
     epoch: u64,
     is_on: bool,
     last: Duration,
 }
 
+/// One leader's, by kind.
+pub(crate) type Watches = [Watch; KINDS];
+
 #[derive(Debug, Default)]
 pub(crate) struct ApiServer {
     pub(crate) nodes: BTreeMap<usize, NodeSpec>,
     pub(crate) images: BTreeMap<usize, ImageRow>,
     pub(crate) policies: BTreeMap<usize, PolicySpec>,
-    watches: [Watch; KINDS],
+    pub(crate) lease: Option<Lease>,
+    pub(crate) secrets: Vec<Option<Content>>,
+    /// The coordinator may not read Secrets until.
+    pub(crate) secrets_hidden_until: Duration,
     /// Most that news are late, until.
     pub(crate) lag: (Duration, Duration),
     /// Half of all writes end like this, until.
     pub(crate) bad_writes: Option<(Answer, Duration)>,
     pub(crate) away_until: Duration,
-    version: u64,
+    pub(crate) version: u64,
     uids: u64,
+}
+
+impl ApiServer {
+    /// Nothing stands there but these Secrets.
+    pub(crate) fn new(secrets: &[Content]) -> Self {
+        Self {
+            secrets: secrets.iter().cloned().map(Some).collect(),
+            ..Self::default()
+        }
+    }
 }
 
 impl World {
@@ -102,7 +120,16 @@ impl World {
     }
 
     fn tell(&mut self, kind: usize, news: News) {
-        if !self.api.watches[kind].is_on {
+        let news = Rc::new(news);
+        for place in 0..self.coordinators.len() {
+            self.tell_one(place, kind, news.clone());
+        }
+    }
+
+    fn tell_one(&mut self, place: usize, kind: usize, news: Rc<News>) {
+        let coordinator = &mut self.coordinators[place];
+        let (life, watch) = (coordinator.life, &mut coordinator.watches[kind]);
+        if !watch.is_on {
             return;
         }
         let now = self.agenda.now;
@@ -113,35 +140,62 @@ impl World {
             0
         };
         let at = now + self.dice.micros(300, 10_000 + extra);
-        let watch = &mut self.api.watches[kind];
         watch.last = watch.last.max(at);
         let epoch = watch.epoch;
-        let news = Rc::new(news);
-        self.agenda
-            .at(watch.last, Event::WatchTells { epoch, kind, news });
+        self.agenda.at(
+            watch.last,
+            Event::WatchTells {
+                life,
+                epoch,
+                kind,
+                news,
+            },
+        );
+    }
+
+    /// All watches of the leader break, and begin anew with lists after `wait`.
+    pub(crate) fn watches_anew(&mut self, life: u64, wait: Duration) {
+        for kind in 0..KINDS {
+            let wait = wait + self.dice.millis(0, 20);
+            self.watch_anew(life, kind, wait);
+        }
     }
 
     /// The watch breaks, and begins anew with a list after `wait`.
-    pub(crate) fn watch_anew(&mut self, kind: usize, wait: Duration) {
-        let watch = &mut self.api.watches[kind];
+    pub(crate) fn watch_anew(&mut self, life: u64, kind: usize, wait: Duration) {
+        let Some(coordinator) = self.coordinator_mut(life) else {
+            return;
+        };
+        let watch = &mut coordinator.watches[kind];
         watch.epoch += 1;
         watch.is_on = false;
         let epoch = watch.epoch;
-        self.agenda.after(wait, Event::WatchLists { kind, epoch });
+        self.agenda
+            .after(wait, Event::WatchLists { life, kind, epoch });
     }
 
-    pub(crate) fn watch_lists(&mut self, kind: usize, epoch: u64) {
-        if self.api.watches[kind].epoch != epoch {
+    pub(crate) fn watch_lists(&mut self, life: u64, kind: usize, epoch: u64) {
+        let place = self.coordinators.iter().position(|c| c.life == life);
+        let Some(place) = place else { return };
+        let replica = self.coordinators[place].replica;
+        if self.coordinators[place].watches[kind].epoch != epoch {
             return;
         }
-        if self.agenda.now < self.api.away_until {
-            let wait = self.api.away_until - self.agenda.now + self.dice.millis(10, 5_000);
-            self.agenda.after(wait, Event::WatchLists { kind, epoch });
+        let now = self.agenda.now;
+        if !self.reaches_api(replica) {
+            let back = self
+                .api
+                .away_until
+                .max(self.replicas[replica].cut_off_until);
+            let wait = back - now + self.dice.millis(10, 5_000);
+            self.agenda
+                .after(wait, Event::WatchLists { life, kind, epoch });
             return;
         }
-        let api = &mut self.api;
-        api.watches[kind].is_on = true;
-        api.watches[kind].last = self.agenda.now;
+        let watch = &mut self.coordinators[place].watches[kind];
+        watch.is_on = true;
+        watch.last = now;
+        let api = &self.api;
         let news = match kind {
             0 => News::Node(Change::Replaced(
                 api.nodes.iter().map(|(n, s)| (*n, *s)).collect(),
@@ -151,23 +205,34 @@ impl World {
                 api.policies.iter().map(|(p, s)| (*p, *s)).collect(),
             )),
         };
-        self.tell(kind, news);
+        self.tell_one(place, kind, Rc::new(news));
     }
 
-    pub(crate) fn watch_tells(&mut self, kind: usize, epoch: u64, news: &News) -> Verdict {
-        if self.api.watches[kind].epoch != epoch || self.coordinator.is_none() {
+    pub(crate) fn watch_tells(
+        &mut self,
+        life: u64,
+        kind: usize,
+        epoch: u64,
+        news: Rc<News>,
+    ) -> Verdict {
+        let is_on = |watch: &Watch| watch.epoch == epoch;
+        if !self
+            .coordinator(life)
+            .is_some_and(|c| is_on(&c.watches[kind]))
+        {
             return Ok(());
         }
-        self.oracle.learns(self.agenda.now, news);
-        let input = input(news, &self.catalog);
-        self.coordinator_step(input)
+        self.deliver(life, Waiting::News(news))
     }
 
     pub(crate) fn write(&mut self, life: u64, image: usize, uid: u64, status: CachedImageStatus) {
         let now = self.agenda.now;
         let status = Rc::new(status);
+        let is_there = self
+            .coordinator(life)
+            .is_some_and(|c| self.reaches_api(c.replica));
         let answer = match self.api.bad_writes {
-            _ if now < self.api.away_until => Answer::Refused,
+            _ if !is_there => Answer::Refused,
             Some((answer, until)) if now < until && self.dice.chance(50) => answer,
             _ => Answer::Fine,
         };
@@ -243,11 +308,6 @@ impl World {
         (image, uid): (usize, u64),
         version: Option<u64>,
     ) -> Verdict {
-        if self.coordinator.as_ref().is_none_or(|c| c.life != life) {
-            return Ok(());
-        }
-        self.oracle.write_answered(image, uid, version.is_some());
-        let result = version.ok_or(WriteFailed);
-        self.coordinator_step(Input::Written(image_name(image), uid.to_string(), result))
+        self.deliver(life, Waiting::Written(image, uid, version))
     }
 }

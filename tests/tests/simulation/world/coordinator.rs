@@ -1,90 +1,125 @@
-//! The coordinator's process: a core, its clocks, and its outputs carried out as `machine.rs` does it.
+//! A coordinator's process while it leads: a core, its inbox, and its outputs carried out as `machine.rs` does it.
 
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-use drop_coordinator::core::{Config, Core, Input, Now, Output};
-use drop_coordinator::index::SessionId;
-use drop_proto::agent_message;
-use jiff::Timestamp;
+use drop_coordinator::core::{Config, Core, Input, Output};
 
 use crate::agenda::Event;
-use crate::objects::index_of;
+use crate::objects::{index_of, node_name};
 use crate::oracle::Verdict;
 use crate::world::World;
-use crate::world::api_server::KINDS;
+use crate::world::api_server::Watches;
+use crate::world::inbox::Waiting;
 
-/// The wall clock when the world begins.
-const EPOCH_SECONDS: i64 = 1_800_000_000;
-
+/// One term.
 #[derive(Debug)]
 pub(crate) struct Coordinator {
+    /// Counts terms.
     pub(crate) life: u64,
+    pub(crate) replica: usize,
     pub(crate) core: Core,
-    began: Duration,
+    /// When its process began.
+    pub(super) began: Duration,
     wake: Option<Duration>,
-    /// `Stop` was said; what follows is only read.
-    is_stopped: bool,
+    /// When the term ends unless the Lease is renewed, and what the core knows of that.
+    pub(crate) term_end: Duration,
+    pub(super) known_end: Duration,
+    pub(crate) watches: Watches,
+    /// Secrets that it wants to know.
+    pub(crate) secrets: BTreeSet<usize>,
+    pub(super) inbox: VecDeque<Waiting>,
+    /// It will look into its inbox soon.
+    pub(super) is_called: bool,
 }
 
 impl World {
-    /// What the coordinator's wall clock shows, in milliseconds since 1970.
-    fn wall_millis(&self) -> i64 {
-        let now = i64::try_from(self.agenda.now.as_millis()).unwrap_or(0);
-        EPOCH_SECONDS * 1_000 + now + self.wall_skew_millis
+    /// The newest term's, whether or not its process runs.
+    pub(crate) fn leader(&self) -> Option<&Coordinator> {
+        self.coordinators.last()
     }
 
-    pub(crate) fn coordinator_starts(&mut self) {
-        if self.coordinator.is_some() {
+    pub(crate) fn coordinator(&self, life: u64) -> Option<&Coordinator> {
+        self.coordinators.iter().find(|c| c.life == life)
+    }
+
+    pub(crate) fn coordinator_mut(&mut self, life: u64) -> Option<&mut Coordinator> {
+        self.coordinators.iter_mut().find(|c| c.life == life)
+    }
+
+    pub(crate) fn life_of(&self, replica: usize) -> Option<u64> {
+        let mut all = self.coordinators.iter();
+        all.find(|c| c.replica == replica).map(|c| c.life)
+    }
+
+    /// The replica leads from now on: it begins with fresh lists and knows nothing.
+    pub(crate) fn term_begins(&mut self, replica: usize, until: Duration) {
+        let Some(process) = &self.replicas[replica].process else {
             return;
-        }
+        };
+        let began = process.began;
         self.lives += 1;
+        let life = self.lives;
         let config = Config {
             registry_budget: self.scale.registry_budget,
             // An hour would outlast what a seed plays.
-            truce: Duration::from_secs(60),
-            // As `run.rs` does it: no token of a former process comes again.
-            first_token: self.wall_millis().unsigned_abs() << 12,
+            truce: crate::oracle::TRUCE,
+            // As `lead.rs` does it: no token of another term comes again.
+            first_token: self.dice.below(u64::MAX) >> 1,
             ..Config::default()
         };
-        self.coordinator = Some(Coordinator {
-            life: self.lives,
+        self.coordinators.push(Coordinator {
+            life,
+            replica,
             core: Core::new(config),
-            began: self.agenda.now,
+            began,
             wake: None,
-            is_stopped: false,
+            term_end: until,
+            known_end: Duration::MAX,
+            watches: Watches::default(),
+            secrets: BTreeSet::new(),
+            inbox: VecDeque::new(),
+            is_called: false,
         });
-        self.oracle.new_life(self.lives);
-        for kind in 0..KINDS {
-            let wait = self.dice.millis(5, 500);
-            self.watch_anew(kind, wait);
-        }
+        self.oracle.new_life(life, replica);
+        let wait = self.dice.millis(5, 500);
+        self.watches_anew(life, wait);
+        self.agenda.at(until, Event::TermOver { life });
     }
 
-    /// `kill -9`, or the machine it ran on is gone without a word.
-    pub(crate) fn coordinator_dies(&mut self, silently: bool) {
-        let Some(coordinator) = self.coordinator.take() else {
+    /// False if it is over already: then another term has to begin.
+    pub(crate) fn term_extends(&mut self, life: u64, until: Duration) -> bool {
+        let now = self.agenda.now;
+        let coordinator = self.coordinator_mut(life);
+        let Some(coordinator) = coordinator.filter(|c| now < c.term_end) else {
+            return false;
+        };
+        coordinator.term_end = until;
+        true
+    }
+
+    /// The alarm for the end of a term that may have been extended meanwhile.
+    pub(crate) fn term_over(&mut self, life: u64) {
+        let now = self.agenda.now;
+        let Some(coordinator) = self.coordinator(life) else {
             return;
         };
-        self.cut_sessions_of(coordinator.life, silently);
+        if now < coordinator.term_end {
+            let at = coordinator.term_end;
+            self.agenda.at(at, Event::TermOver { life });
+        } else if !self.is_paused(coordinator.replica) {
+            self.term_ends(life, false);
+            self.note_leadership();
+        }
     }
 
-    /// SIGTERM: nothing is granted any more, and every agent is told.
-    pub(crate) fn coordinator_stops(&mut self) -> Verdict {
-        if self.coordinator.is_none() {
-            return Ok(());
-        }
-        self.coordinator_step(Input::Stop)?;
-        if let Some(coordinator) = &mut self.coordinator {
-            coordinator.is_stopped = true;
-        }
-        self.oracle.stops();
-        // Between the word and the end, inputs may still be stepped; none may lead to a grant.
-        self.coordinator_step(Input::Tick)?;
-        self.coordinator_dies(false);
-        Ok(())
+    /// It leads no more: all that it knew is gone, and every session is told.
+    pub(crate) fn term_ends(&mut self, life: u64, silently: bool) {
+        self.coordinators.retain(|c| c.life != life);
+        self.cut_sessions_of(life, silently);
     }
 
-    fn cut_sessions_of(&mut self, life: u64, silently: bool) {
+    pub(crate) fn cut_sessions_of(&mut self, life: u64, silently: bool) {
         for conn in 0..self.conns.len() {
             if self.conns[conn].coordinator_life != life {
                 continue;
@@ -99,83 +134,75 @@ impl World {
         }
     }
 
-    /// An agent's message reaches the state machine.
-    pub(crate) fn hears(&mut self, conn: usize, kind: agent_message::Kind) -> Verdict {
-        let node = self.conns[conn].node;
-        self.trace
-            .note(self.agenda.now, || format!("{} -> {kind:?}", name_of(node)));
-        let session = SessionId(conn as u64);
-        if let (agent_message::Kind::Hello(hello), false) = (&kind, self.conns[conn].is_session) {
-            self.conns[conn].is_session = true;
-            let life = self.conns[conn].agent_life;
-            self.oracle
-                .hears_hello(self.agenda.now, (conn, node, life), hello);
-            return self.coordinator_step(Input::Connected(session, hello.clone()));
-        }
-        if !self.conns[conn].is_session {
-            return Ok(());
-        }
-        self.oracle.hears(self.agenda.now, (conn, node), &kind);
-        self.coordinator_step(Input::Said(session, kind))
+    /// SIGTERM.
+    pub(crate) fn coordinator_stops(&mut self, life: u64) -> Verdict {
+        self.step(life, vec![Input::Stop])?;
+        self.oracle.stops(life);
+        // Between the word and the end, inputs may still be stepped; none may lead to a grant.
+        self.step(life, vec![Input::Tick])
     }
 
-    pub(crate) fn session_ends(&mut self, conn: usize) -> Verdict {
-        self.oracle
-            .session_ends(self.agenda.now, conn, self.conns[conn].node);
-        self.coordinator_step(Input::Disconnected(SessionId(conn as u64)))
+    /// The process was stopped right before it decided: what it decides now, it decides with what it knew then. Only after that
+    /// does it find out that its term is over.
+    pub(crate) fn coordinator_resumes(&mut self, life: u64) -> Verdict {
+        self.take_batch(life)?;
+        let now = self.agenda.now;
+        let is_over = self.coordinator(life).is_some_and(|c| now >= c.term_end);
+        if is_over {
+            self.term_ends(life, false);
+            self.note_leadership();
+            return Ok(());
+        }
+        self.take_in(life)?;
+        self.plan_wake(life);
+        Ok(())
     }
 
     pub(crate) fn coordinator_wakes(&mut self, life: u64, at: Duration) -> Verdict {
         let now = self.agenda.now;
-        let Some(coordinator) = self.coordinator.as_mut().filter(|c| c.life == life) else {
+        let Some(coordinator) = self.coordinator_mut(life) else {
             return Ok(());
         };
         if coordinator.wake != Some(at) {
             return Ok(());
         }
         coordinator.wake = None;
-        let is_due = coordinator
-            .core
-            .wake_at()
-            .is_some_and(|due| coordinator.began + due <= now);
-        if is_due {
+        let due = coordinator.core.wake_at();
+        if due.is_some_and(|due| coordinator.began + due <= now) {
             self.ticks += 1;
-            return self.coordinator_step(Input::Tick);
+            return self.deliver(life, Waiting::Tick);
         }
-        self.plan_wake();
+        self.plan_wake(life);
         Ok(())
     }
 
-    pub(crate) fn coordinator_step(&mut self, input: Input) -> Verdict {
-        let wall = Timestamp::from_millisecond(self.wall_millis()).unwrap_or(Timestamp::UNIX_EPOCH);
-        let now = self.agenda.now;
-        let Some(coordinator) = &mut self.coordinator else {
+    pub(super) fn step(&mut self, life: u64, inputs: Vec<Input>) -> Verdict {
+        let Some(coordinator) = self.coordinator(life) else {
             return Ok(());
         };
-        let clocks = Now {
-            mono: now - coordinator.began,
-            wall,
+        let clocks = self.clocks(coordinator.replica, coordinator.began);
+        self.steps += inputs.len() as u64;
+        let Some(coordinator) = self.coordinator_mut(life) else {
+            return Ok(());
         };
-        let life = coordinator.life;
-        self.steps += 1;
-        for output in coordinator.core.step(clocks, input) {
+        for output in coordinator.core.step_all(clocks, inputs) {
             self.carry_out(life, output)?;
         }
-        self.plan_wake();
+        self.plan_wake(life);
         Ok(())
     }
 
-    fn plan_wake(&mut self) {
-        let Some(coordinator) = &mut self.coordinator else {
+    fn plan_wake(&mut self, life: u64) {
+        let now = self.agenda.now;
+        let Some(coordinator) = self.coordinator_mut(life) else {
             return;
         };
         let Some(due) = coordinator.core.wake_at() else {
             return;
         };
-        let at = (coordinator.began + due).max(self.agenda.now);
+        let at = (coordinator.began + due).max(now);
         if coordinator.wake.is_none_or(|wake| at < wake) {
             coordinator.wake = Some(at);
-            let life = coordinator.life;
             self.agenda.at(at, Event::CoordinatorWakes { life, at });
         }
     }
@@ -187,34 +214,29 @@ impl World {
                 let conn = session.0 as usize;
                 let node = self.conns[conn].node;
                 self.trace
-                    .note(now, || format!("{} <- {:?}", name_of(node), message.kind));
-                self.oracle.sends(now, (conn, node), &message)?;
-                if self.conns[conn].is_session {
-                    self.send_down(conn, message);
-                }
+                    .note(now, || format!("{} <- {:?}", node_name(node), message.kind));
+                self.oracle.sends(now, life, (conn, node), &message)?;
+                self.send_down(conn, message);
             }
             Output::Close(session, close) => {
                 let conn = session.0 as usize;
                 let node = self.conns[conn].node;
                 self.trace
-                    .note(now, || format!("{} closed: {close:?}", name_of(node)));
+                    .note(now, || format!("{} closed: {close:?}", node_name(node)));
                 self.close_down(conn);
             }
             Output::Write { name, uid, status } => {
+                // The term is asked right before the write.
+                if self.coordinator(life).is_none_or(|c| now >= c.term_end) {
+                    return Ok(());
+                }
                 let image = index_of(&name).unwrap_or(usize::MAX);
                 let uid = uid.parse().unwrap_or(0);
                 self.trace.note(now, || {
-                    format!(
-                        "write {name} {:?} {:?} {}",
-                        status.phase,
-                        status.ready,
-                        status
-                            .conditions
-                            .iter()
-                            .map(|c| c.reason.as_str())
-                            .collect::<Vec<_>>()
-                            .join("/")
-                    )
+                    let conditions = status.conditions.iter();
+                    let reasons: Vec<&str> = conditions.map(|c| c.reason.as_str()).collect();
+                    let (phase, ready) = (&status.phase, &status.ready);
+                    format!("write {name} {phase:?} {ready:?} {}", reasons.join("/"))
                 });
                 let row = self.api.images.get(&image);
                 self.oracle.writes(now, (image, uid), &status, row)?;
@@ -225,12 +247,9 @@ impl World {
                 self.trace
                     .note(now, || format!("event {} {}", event.name, event.reason));
             }
-            Output::WantSecrets(_) | Output::Count(_) => {}
+            Output::WantSecrets(names) => self.secrets_wanted(life, &names),
+            Output::Count(_) => {}
         }
         Ok(())
     }
-}
-
-fn name_of(node: usize) -> String {
-    crate::objects::node_name(node)
 }

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use crate::agenda::Event;
-use crate::faults::Kind;
+use crate::faults::{Kind, Spoilt};
+use crate::objects::NodeSpec;
 use crate::oracle::Verdict;
 use crate::registry::Supply;
+use crate::secrets::{Content, Site};
 use crate::world::World;
 
 impl World {
@@ -17,13 +19,28 @@ impl World {
         self.trace.note(now, || format!("FAULT {kind:?}"));
         match kind {
             Kind::CoordinatorDies { silently, away } => {
-                self.coordinator_dies(silently);
-                self.agenda.after(away, Event::CoordinatorStarts);
+                let replica = self.leading_replica();
+                self.replica_dies(replica, silently);
+                self.agenda.after(away, Event::ReplicaStarts { replica });
             }
             Kind::CoordinatorStops { away } => {
-                self.coordinator_stops()?;
-                self.agenda.after(away, Event::CoordinatorStarts);
+                let replica = self.leading_replica();
+                self.replica_stops(replica)?;
+                self.agenda.after(away, Event::ReplicaStarts { replica });
             }
+            Kind::ReplicaPauses { replica, lasts } => {
+                let replica = self.chosen(replica);
+                self.replica_pauses(replica, lasts);
+            }
+            Kind::ReplicaCutOff { replica, lasts } => {
+                let replica = self.chosen(replica);
+                self.replica_cut_off(replica, lasts);
+            }
+            Kind::ReplicaClockJumps { replica, millis } => {
+                let replica = self.chosen(replica);
+                self.replicas[replica].skew_millis += millis;
+            }
+            Kind::LeaseDeleted => self.api.lease = None,
             Kind::AgentDies { node, away } => {
                 self.agent_dies(node, false);
                 self.agenda.after(away, Event::AgentStarts { node });
@@ -66,6 +83,23 @@ impl World {
             Kind::RuntimeLies { node, lasts } => {
                 self.machines[node].runtime.lies_until = now + lasts;
             }
+            Kind::KubeletFights { node, lasts } => self.kubelet_fights(node, now + lasts),
+            Kind::DiskFills {
+                node,
+                percent,
+                lasts,
+            } => self.machines[node].filled = (percent, now + lasts),
+            Kind::DiskPressure { node, lasts } => {
+                self.press(node, true);
+                self.undo_after(fault, Some(lasts));
+            }
+            Kind::SecretsHidden { lasts } => {
+                self.api.secrets_hidden_until = now + lasts;
+                for secret in 0..self.api.secrets.len() {
+                    let content = self.api.secrets[secret].clone();
+                    self.put_secret(secret, content);
+                }
+            }
             Kind::GarbageCollection {
                 nodes_percent,
                 images_percent,
@@ -94,23 +128,40 @@ impl World {
             } => self.registry.hosts[host].slow = (factor, now + lasts),
             Kind::WritesFail { answer, lasts } => {
                 self.api.bad_writes = Some((answer, now + lasts));
+                self.note_leadership();
+                self.agenda.after(lasts, Event::LeadershipChecked);
             }
             Kind::ApiServerAway { lasts } => {
                 self.api.away_until = now + lasts;
-                for kind in 0..super::api_server::KINDS {
-                    self.watch_anew(kind, lasts);
+                for life in self.lives() {
+                    self.watches_anew(life, lasts);
                 }
+                self.note_leadership();
+                self.agenda.after(lasts, Event::LeadershipChecked);
             }
             Kind::WatchesLag { most, lasts } => self.api.lag = (most, now + lasts),
             Kind::WatchBreaks { kind } => {
-                let wait = self.dice.millis(100, 5_000);
-                self.watch_anew(kind, wait);
+                for life in self.lives() {
+                    let wait = self.dice.millis(100, 5_000);
+                    self.watch_anew(life, kind, wait);
+                }
             }
             Kind::NodeClockJumps { node, ahead } => return self.clock_jumps(node, ahead),
             Kind::WallClockJumps { millis } => self.wall_skew_millis += millis,
             edit => self.edit(fault, edit),
         }
         Ok(())
+    }
+
+    /// The leader where no replica is named.
+    fn chosen(&self, replica: Option<usize>) -> usize {
+        replica.map_or(self.leading_replica(), |replica| {
+            replica % self.replicas.len()
+        })
+    }
+
+    pub(super) fn lives(&self) -> Vec<u64> {
+        self.coordinators.iter().map(|c| c.life).collect()
     }
 
     /// What people do to objects and tags.
@@ -151,6 +202,29 @@ impl World {
                 self.delete_policy(policy);
                 self.undo_after(fault, back);
             }
+            Kind::SecretSpoilt { secret, how, lasts } => {
+                let former = self.scenario.secrets[secret].clone();
+                let content = match how {
+                    Spoilt::Wrong => Some(former.spoilt()),
+                    Spoilt::Broken => Some(Content::Nothing),
+                    Spoilt::Deleted => None,
+                };
+                self.put_secret(secret, content);
+                self.undo_after(fault, Some(lasts));
+            }
+            Kind::PasswordChanges {
+                host,
+                password,
+                lasts,
+            } => {
+                for lock in self.registry.locks.iter_mut().flatten() {
+                    if self.host_locks[host] == *lock {
+                        *lock = password;
+                    }
+                }
+                self.host_locks[host] = password;
+                self.undo_after(fault, Some(lasts));
+            }
             Kind::TagMoves { reference } => {
                 if self.catalog.references[reference].pinned.is_none() {
                     self.digests += 1;
@@ -190,7 +264,32 @@ impl World {
             Kind::TagGone { reference, .. } => {
                 self.registry.tags[reference].supply = self.supplies[reference];
             }
+            Kind::DiskPressure { node, .. } => self.press(node, false),
+            Kind::SecretSpoilt { secret, .. } => self.mend_secret(secret),
+            // Somebody notices, and corrects the Secret.
+            Kind::PasswordChanges { host, .. } => self.mend_secret(host),
             _ => {}
+        }
+    }
+
+    fn press(&mut self, node: usize, pressure: bool) {
+        if let Some(spec) = self.api.nodes.get(&node).copied() {
+            self.put_node(node, NodeSpec { pressure, ..spec });
+        }
+    }
+
+    /// The Secret says what its registry takes.
+    fn mend_secret(&mut self, secret: usize) {
+        let mut content = self.scenario.secrets[secret].clone();
+        if let Content::Logins(logins) = &mut content {
+            for (site, password) in logins {
+                if let Site::Host(host) = site {
+                    *password = self.host_locks[*host];
+                }
+            }
+        }
+        if self.api.secrets[secret].as_ref() != Some(&content) {
+            self.put_secret(secret, Some(content));
         }
     }
 
@@ -208,7 +307,7 @@ impl World {
     }
 
     /// All that was wrong is mended at once.
-    pub(crate) fn calm_down(&mut self) {
+    pub(crate) fn calm_down(&mut self) -> Verdict {
         let now = self.agenda.now;
         self.trace.note(now, || "CALM".to_owned());
         for host in &mut self.registry.hosts {
@@ -227,12 +326,26 @@ impl World {
             (runtime.mute_until, runtime.lies_until) = (now, now);
             machine.slow_line = (Duration::ZERO, now);
             machine.cut_off_until = now;
+            machine.filled = (0, now);
+            self.press(node, false);
             if self.api.nodes.contains_key(&node) {
                 self.machines[node].off_until = now;
                 self.runtime_returns(node);
                 self.agent_starts(node);
             }
         }
-        self.coordinator_starts();
+        self.api.secrets_hidden_until = now;
+        for secret in 0..self.api.secrets.len() {
+            self.mend_secret(secret);
+        }
+        for replica in 0..self.replicas.len() {
+            self.replicas[replica].cut_off_until = now;
+            if self.is_paused(replica) {
+                self.replica_resumes(replica)?;
+            }
+            self.replica_starts(replica);
+        }
+        self.note_leadership();
+        Ok(())
     }
 }

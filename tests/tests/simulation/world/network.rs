@@ -8,6 +8,7 @@ use drop_proto::{AgentMessage, CoordinatorMessage, coordinator_message};
 use crate::agenda::Event;
 use crate::oracle::Verdict;
 use crate::world::World;
+use crate::world::inbox::Waiting;
 
 /// A connection that goes dead without a word is found out by pings after this long at the latest.
 pub(crate) const KEEPALIVE_SECS: u64 = 20;
@@ -40,16 +41,20 @@ impl World {
             return Ok(());
         }
         let is_cut_off = self.agenda.now < self.machines[node].cut_off_until;
-        let Some(coordinator) = self.coordinator.as_ref().filter(|_| !is_cut_off) else {
+        let now = self.agenda.now;
+        let leader = self
+            .leader()
+            .filter(|leader| !is_cut_off && !self.is_paused(leader.replica))
+            .filter(|leader| now < leader.term_end);
+        let Some(coordinator_life) = leader.map(|leader| leader.life) else {
             self.connect_later(node);
             return Ok(());
         };
         let conn = self.conns.len();
-        let now = self.agenda.now;
         self.conns.push(Conn {
             node,
             agent_life: life,
-            coordinator_life: coordinator.life,
+            coordinator_life,
             is_cut: false,
             is_session: false,
             last_up: now,
@@ -144,10 +149,7 @@ impl World {
 
     pub(crate) fn arrives_up(&mut self, conn: usize, message: AgentMessage) -> Verdict {
         let state = &self.conns[conn];
-        let is_heard = self
-            .coordinator
-            .as_ref()
-            .is_some_and(|c| c.life == state.coordinator_life);
+        let is_heard = self.coordinator(state.coordinator_life).is_some();
         match message.kind {
             Some(kind) if is_heard && !state.is_cut => self.hears(conn, kind),
             _ => Ok(()),
@@ -200,10 +202,10 @@ impl World {
             self.agenda
                 .after(Duration::from_millis(1), Event::ClosedForAgent { conn });
         }
-        if !is_session || self.coordinator.as_ref().is_none_or(|c| c.life != life) {
+        if !is_session {
             return Ok(());
         }
-        self.session_ends(conn)
+        self.deliver(life, Waiting::End(conn))
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use drop_agent::node::Failure;
-use drop_proto::FailureClass;
+use drop_proto::{Credential, FailureClass};
 use tonic::Code;
 
 use crate::agenda::Event;
@@ -25,6 +25,8 @@ pub(crate) struct Machine {
     pub(crate) off_until: Duration,
     /// Cannot reach the coordinator until.
     pub(crate) cut_off_until: Duration,
+    /// Others than images take so many percent of the disk, until.
+    pub(crate) filled: (u64, Duration),
     /// Messages take up to so much longer, until.
     pub(crate) slow_line: (Duration, Duration),
 }
@@ -50,12 +52,19 @@ pub(super) struct Pull {
     life: u64,
     token: u64,
     reference: usize,
+    passwords: Vec<String>,
     /// What the tag named when the pull asked.
     digest: u64,
 }
 
 impl World {
-    pub(crate) fn pull_starts(&mut self, node: usize, life: u64, token: u64, reference: usize) {
+    pub(crate) fn pull_starts(
+        &mut self,
+        (node, life): (usize, u64),
+        token: u64,
+        reference: usize,
+        credentials: Vec<Credential>,
+    ) {
         self.pulls += 1;
         let id = self.pulls;
         let machine = &mut self.machines[node];
@@ -69,6 +78,7 @@ impl World {
             life,
             token,
             reference,
+            passwords: credentials.into_iter().map(|c| c.password).collect(),
             digest: 0,
         });
         let way = machine.dice.millis(2, 20);
@@ -86,8 +96,12 @@ impl World {
             let words = "failed to do request: dial tcp: lookup r on 10.96.0.10:53: no such host";
             Reply::Error(failure(Code::Unknown, words, text))
         } else {
-            self.registry
-                .reply(now, &self.catalog, pull.reference, machine.is_amd64)
+            self.registry.reply(
+                now,
+                &self.catalog,
+                pull.reference,
+                (machine.is_amd64, &pull.passwords),
+            )
         };
         match reply {
             Reply::Error(error) => self.pull_ends(node, id, Err(error)),
@@ -216,6 +230,7 @@ impl World {
 
     pub(crate) fn list_taken(&mut self, node: usize, life: u64, began: Duration) {
         let now = self.agenda.now;
+        let disk = self.disk(node);
         let machine = &mut self.machines[node];
         let runtime = &machine.runtime;
         let answers = runtime.is_up && now >= runtime.mute_until;
@@ -228,6 +243,7 @@ impl World {
                 life,
                 began,
                 listed,
+                disk,
             },
         );
     }
