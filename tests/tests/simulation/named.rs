@@ -3,6 +3,8 @@
 //! Nothing happens in them but what stands here. The oracle judges them like any other world; what it cannot know (that
 //! something happens soon) is looked at besides.
 
+mod leaders;
+
 use std::time::Duration;
 
 use drop_api::ImagePullPolicy;
@@ -31,14 +33,14 @@ pub(crate) const CASES: &[Test] = &[
         lowered_limit()
     }),
     ("a_leader_that_stood_still_grants_nothing_any_more", |_| {
-        stood_still()
+        leaders::stood_still()
     }),
     ("a_leader_that_is_cut_off_stops_and_another_goes_on", |_| {
-        cut_off()
+        leaders::cut_off()
     }),
     (
         "a_lease_that_somebody_deletes_makes_no_second_leader",
-        |_| deleted_lease(),
+        |_| leaders::deleted_lease(),
     ),
     (
         "one_that_lacks_the_secret_does_not_hold_up_those_that_have_it",
@@ -237,36 +239,6 @@ fn lowered_limit() -> Result<String, String> {
     case.play()
 }
 
-/// The oracle's rules `fence` and `two-leaders`; and the wave goes on.
-fn stood_still() -> Result<String, String> {
-    let stands_still = Kind::ReplicaPauses {
-        replica: None,
-        lasts: secs(18),
-    };
-    leaders()
-        .fault(20, stands_still)
-        .look(120, World::unrest)
-        .play()
-}
-
-fn cut_off() -> Result<String, String> {
-    let is_cut_off = Kind::ReplicaCutOff {
-        replica: None,
-        lasts: secs(60),
-    };
-    leaders()
-        .fault(20, is_cut_off)
-        .look(120, World::unrest)
-        .play()
-}
-
-fn deleted_lease() -> Result<String, String> {
-    leaders()
-        .fault(20, Kind::LeaseDeleted)
-        .look(120, World::unrest)
-        .play()
-}
-
 /// Two objects want one reference on different nodes, and the first one has no Secret for it.
 fn lacks_the_secret() -> Result<String, String> {
     let apart = |scenario: &mut Scenario| {
@@ -287,15 +259,6 @@ fn lacks_the_secret() -> Result<String, String> {
             (!holds(2) || !holds(3)).then(|| "those with the Secret have nothing".to_owned())
         })
         .play()
-}
-
-/// Two replicas, and a wave that lasts a while.
-fn leaders() -> Case {
-    let slowly = |scenario: &mut Scenario| {
-        scenario.replicas = 2;
-        scenario.policies[0].max_nodes = 2;
-    };
-    Case::new(20).image(Supply::Served, secs(3)).edit(slowly)
 }
 
 /// Its back-off would last for an hour.

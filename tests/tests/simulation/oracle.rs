@@ -80,6 +80,8 @@ pub(crate) struct Oracle {
     quiet: Option<Vec<bool>>,
     /// What agents said before the watches had delivered their lists. It means nothing before.
     backlog: Vec<(Place, Heard)>,
+    /// References that nothing named at some time during the present batch.
+    orphans: Vec<usize>,
 }
 
 /// Connection and node.
@@ -114,6 +116,7 @@ impl Oracle {
             life: 0,
             quiet: None,
             backlog: Vec::new(),
+            orphans: Vec::new(),
         }
     }
 
@@ -132,6 +135,7 @@ impl Oracle {
         self.limits.new_life();
         self.logins.new_life();
         self.backlog.clear();
+        self.orphans.clear();
     }
 
     /// The coordinator was told to stop.
@@ -154,7 +158,7 @@ impl Oracle {
     pub(crate) fn learns(&mut self, now: Duration, news: &News) {
         let was_complete = self.view.is_complete();
         let changed = self.view.learn(news);
-        self.excuse(now, &changed);
+        self.excuse(&changed);
         if !was_complete && self.view.is_complete() {
             self.limits.synced(now);
             for ((conn, node), heard) in std::mem::take(&mut self.backlog) {
@@ -170,13 +174,21 @@ impl Oracle {
         self.limits.look_around(&self.view, &self.sessions);
     }
 
+    /// What was known of references that nothing names any more is forgotten, once all is taken in that came together.
+    pub(crate) fn taken_in(&mut self, now: Duration) {
+        for reference in std::mem::take(&mut self.orphans) {
+            let is_forgotten =
+                !self.view.is_named(reference) && self.grants.is_idle(now, reference, self.life);
+            self.backoff.orphaned(reference, now, is_forgotten);
+        }
+    }
+
     /// Edits end the waits that they concern.
-    fn excuse(&mut self, now: Duration, changed: &Changed) {
+    fn excuse(&mut self, changed: &Changed) {
         for reference in &changed.references {
             self.backoff.forget_reference(*reference);
             if !self.view.is_named(*reference) {
-                let is_idle = self.grants.is_idle(now, *reference, self.life);
-                self.backoff.orphaned(*reference, now, is_idle);
+                self.orphans.push(*reference);
             }
         }
         for node in &changed.nodes {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use drop_agent::node::{Disk, DiskLimits};
 
 use crate::agenda::Event;
+use crate::objects::NodeSpec;
 use crate::world::World;
 
 const MB: u64 = 1_000_000;
@@ -37,6 +38,13 @@ impl World {
         Disk {
             free_bytes: TOTAL_BYTES.saturating_sub(used),
             total_bytes: TOTAL_BYTES,
+        }
+    }
+
+    /// The kubelet reports `DiskPressure`, or that it is over.
+    pub(crate) fn press(&mut self, node: usize, pressure: bool) {
+        if let Some(spec) = self.api.nodes.get(&node).copied() {
+            self.put_node(node, NodeSpec { pressure, ..spec });
         }
     }
 

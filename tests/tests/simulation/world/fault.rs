@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use crate::agenda::Event;
 use crate::faults::{Kind, Spoilt};
-use crate::objects::NodeSpec;
 use crate::oracle::Verdict;
 use crate::registry::Supply;
-use crate::secrets::{Content, Site};
+use crate::secrets::Content;
 use crate::world::World;
 
 impl World {
@@ -269,27 +268,6 @@ impl World {
             // Somebody notices, and corrects the Secret.
             Kind::PasswordChanges { host, .. } => self.mend_secret(host),
             _ => {}
-        }
-    }
-
-    fn press(&mut self, node: usize, pressure: bool) {
-        if let Some(spec) = self.api.nodes.get(&node).copied() {
-            self.put_node(node, NodeSpec { pressure, ..spec });
-        }
-    }
-
-    /// The Secret says what its registry takes.
-    fn mend_secret(&mut self, secret: usize) {
-        let mut content = self.scenario.secrets[secret].clone();
-        if let Content::Logins(logins) = &mut content {
-            for (site, password) in logins {
-                if let Site::Host(host) = site {
-                    *password = self.host_locks[*host];
-                }
-            }
-        }
-        if self.api.secrets[secret].as_ref() != Some(&content) {
-            self.put_secret(secret, Some(content));
         }
     }
 

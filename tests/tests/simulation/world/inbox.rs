@@ -83,6 +83,9 @@ impl World {
         for waiting in batch {
             inputs.extend(self.open(life, waiting));
         }
+        if life == self.lives {
+            self.oracle.taken_in(self.agenda.now);
+        }
         self.step(life, inputs)
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::agenda::Event;
 use crate::objects::index_of;
 use crate::oracle::Verdict;
-use crate::secrets::Content;
+use crate::secrets::{Content, Site};
 use crate::world::World;
 use crate::world::inbox::Waiting;
 
@@ -21,6 +21,21 @@ impl World {
         for life in self.lives() {
             let way = self.dice.millis(1, 50);
             self.agenda.after(way, Event::SecretRead { life, secret });
+        }
+    }
+
+    /// The Secret says what its registry takes.
+    pub(crate) fn mend_secret(&mut self, secret: usize) {
+        let mut content = self.scenario.secrets[secret].clone();
+        if let Content::Logins(logins) = &mut content {
+            for (site, password) in logins {
+                if let Site::Host(host) = site {
+                    *password = self.host_locks[*host];
+                }
+            }
+        }
+        if self.api.secrets[secret].as_ref() != Some(&content) {
+            self.put_secret(secret, Some(content));
         }
     }
 

@@ -24,9 +24,9 @@ impl Backoff {
     }
 
     /// Nothing names the reference any more. What was known of it is forgotten, now or when its last pull ends.
-    pub(crate) fn orphaned(&mut self, reference: usize, now: Duration, is_idle: bool) {
+    pub(crate) fn orphaned(&mut self, reference: usize, now: Duration, is_forgotten: bool) {
         let image = &mut self.images[reference];
-        if is_idle {
+        if is_forgotten {
             *image = Image {
                 host: image.host,
                 unproven_since: now,
