@@ -322,6 +322,16 @@ impl Image {
         }
     }
 
+    /// When the back-off ended or ends that the last pull on the node, or of the image anywhere, has led to.
+    #[must_use]
+    pub fn failed_until(&self, node: NodeId) -> Option<Duration> {
+        let everywhere = match self.probe {
+            Probe::Waiting { until } => Some(until),
+            _ => None,
+        };
+        everywhere.max(self.failures.get(&node).map(|failure| failure.retry))
+    }
+
     /// Whether the tag was never asked for since it was wanted, so that no digest can be called the right one.
     #[must_use]
     pub fn never_checked(&self) -> bool {
