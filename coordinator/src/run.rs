@@ -9,8 +9,6 @@ use anyhow::Context as _;
 use drop_daemon::admin::{self, MetricsPage, Readiness};
 use drop_daemon::bind;
 use drop_daemon::{signals, supervise::Tasks};
-use drop_proto::coordinator_server::CoordinatorServer;
-use drop_proto::{MAX_AGENT_MESSAGE_BYTES, MAX_MESSAGE_BYTES};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
 use tokio::net::TcpListener;
@@ -290,9 +288,6 @@ async fn serve_sessions(
     server: Server,
     mut stopped: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
-    let service = CoordinatorServer::new(server)
-        .max_decoding_message_size(MAX_AGENT_MESSAGE_BYTES)
-        .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let stop = async move {
         let _ = stopped.wait_for(|stop| *stop).await;
     };
@@ -301,7 +296,7 @@ async fn serve_sessions(
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .max_concurrent_streams(STREAMS)
         .http2_max_header_list_size(HEADER_BYTES)
-        .add_service(service)
+        .add_service(server)
         .serve_with_incoming_shutdown(ReceiverStream::new(connections), stop)
         .await
         .context("gRPC server")

@@ -1,13 +1,14 @@
 //! Agents: who is connected, what they said, and what they should know.
 //!
-//! This file and `desired` decide and belong to the state machine; `limits` decides how much an agent may say; `door` and
-//! `server` speak TLS and gRPC.
+//! This file and `desired` decide and belong to the state machine; `limits` decides how much an agent may say; `door`, `wire`
+//! and `server` speak TLS and gRPC.
 
 pub mod desired;
 pub mod door;
 pub mod limits;
 pub mod refusal;
 pub mod server;
+pub mod wire;
 
 use std::collections::{BTreeMap, HashSet};
 
