@@ -29,6 +29,7 @@ use crate::lease::candidate::Candidate;
 use crate::lease::renew;
 use crate::lease::term::Term;
 use crate::metrics;
+use crate::registries::Registries;
 use crate::report::Report;
 use crate::rights::Rights;
 use crate::session::door::{self, Connection};
@@ -58,6 +59,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         .context("--session-bind-address")?;
     let recorder = admin::install_recorder(&[])?;
     metrics::describe();
+    drop_oci::metrics::describe();
+    let registries = Registries::new(args.registry_ca_file.as_deref(), &args.plain_http_registry)?;
     let client = client(&args).await?;
 
     let clock = Clock::start();
@@ -129,9 +132,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             grant_ttl: args.grant_ttl.get(),
             agent_grace: args.agent_grace.get(),
             registry_budget: args.max_pulls_per_registry,
+            resolve_tags: args.resolve_tags,
             ..Config::default()
         },
         namespace: args.pod_namespace.clone(),
+        registries,
         clock,
         role: roles,
         desk,

@@ -356,15 +356,17 @@ impl Core {
     fn asked(&mut self, id: NodeId, ask: Ask) {
         for (references, asks) in [(ask.references, true), (ask.withdrawn, false)] {
             for reference in references {
-                let Some(image) = self
-                    .images
-                    .id(&reference)
-                    .and_then(|i| self.images.get_mut(i))
-                else {
+                let Some(image_id) = self.images.id(&reference) else {
+                    continue;
+                };
+                let Some(image) = self.images.get_mut(image_id) else {
                     continue;
                 };
                 if image.targeted.contains(id) {
                     image.asked.set(id, asks);
+                    if asks && image.inquiry.knows_contents() {
+                        self.stale.insert((id, image_id));
+                    }
                 }
             }
         }

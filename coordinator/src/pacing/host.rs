@@ -24,6 +24,10 @@ pub struct Host {
     /// Failures in a row that count against the host.
     strikes: u32,
     last_success: Option<Duration>,
+    /// Questions of the coordinator's own that are out.
+    pub questions: u32,
+    /// Until when the coordinator does not try again to reach it, and why. Nodes may reach it all the same.
+    out_of_reach: Option<(Duration, String)>,
     /// Said with the last failure, for people.
     pub message: String,
 }
@@ -129,6 +133,33 @@ impl Host {
     /// The host said 429: everybody waits.
     pub fn throttled(&mut self, now: Duration, backoff: Backoff, message: &str) {
         self.pause(now, backoff, message, true);
+    }
+
+    /// The host said 429 to the coordinator, and for how long: everybody waits at least as long.
+    pub fn told_to_wait(&mut self, now: Duration, wait: Duration, message: &str) {
+        let until = self.paused_until(now).unwrap_or(now).max(now + wait);
+        self.state = State::Paused {
+            until,
+            throttled: true,
+        };
+        message.clone_into(&mut self.message);
+    }
+
+    /// The coordinator could not reach the host.
+    pub fn out_of_reach(&mut self, until: Duration, cause: &str) {
+        self.out_of_reach = Some((until, cause.to_owned()));
+    }
+
+    /// Why the coordinator does not try to reach the host now.
+    #[must_use]
+    pub fn is_out_of_reach(&self, now: Duration) -> Option<&str> {
+        let (until, cause) = self.out_of_reach.as_ref()?;
+        (now < *until).then_some(cause.as_str())
+    }
+
+    /// Somebody wants to know whether the coordinator reaches the host now.
+    pub fn reach_again(&mut self) {
+        self.out_of_reach = None;
     }
 
     /// A pull failed for a reason that lies with the host or with the node's way to it.

@@ -92,7 +92,11 @@ impl Core {
             self.wake(until, Wake::Schedule);
             return None;
         }
-        if !image.probe.admits(now.mono) {
+        if !image.probe.admits(now.mono) || self.awaits_registry(image) {
+            return None;
+        }
+        if let Some(refusal) = image.inquiry.refusal().filter(|r| r.retry > now.mono) {
+            self.wake(refusal.retry, Wake::Schedule);
             return None;
         }
         let mut candidates = image.asked.clone();
@@ -106,6 +110,9 @@ impl Core {
                 candidates.subtract(&self.nodes_of(platform));
                 alarm = Some(*until);
             }
+        }
+        for platform in image.inquiry.foreign_platforms(image.expected.as_deref()) {
+            candidates.subtract(&self.nodes_of(platform));
         }
         if candidates.is_empty() {
             if let Some(until) = alarm {
@@ -143,7 +150,11 @@ impl Core {
             }
             policy::Admission::Full => return None,
         }
-        candidates.next_after(self.cursor)
+        let node = candidates.next_after(self.cursor)?;
+        if self.awaits_contents(now, id, node, &candidates) {
+            return None;
+        }
+        Some(node)
     }
 
     fn nodes_of(&self, platform: &str) -> NodeSet {

@@ -19,7 +19,7 @@ fn a_new_leader_takes_over_what_the_old_one_granted() {
     assert_eq!(node, 1);
 
     let mut new = World::new(0);
-    new.core = Core::new(Config::default());
+    new.core = Core::new(nodes_check());
     let facts = ["n1", "n2"].map(|name| NodeFacts {
         name: name.to_owned(),
         ..NodeFacts::default()
@@ -109,7 +109,7 @@ fn a_restart_writes_nothing_that_is_still_true() {
 /// Another process after `old`: two nodes, no agent yet, and image `a` with what stands in its status.
 fn successor(old: &World) -> World {
     let mut new = World::new(0);
-    new.core = Core::new(Config::default());
+    new.core = Core::new(nodes_check());
     new.now = old.now;
     new.written = old.written.clone();
     let object = new.object("a", 1, with_policy("open"));

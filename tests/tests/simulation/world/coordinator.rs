@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use crate::agenda::Event;
 use crate::objects::index_of;
-use crate::oracle::Verdict;
+use crate::oracle::{Verdict, Violation};
 use crate::world::World;
 use crate::world::api_server::KINDS;
 
@@ -43,6 +43,7 @@ impl World {
             // An hour would outlast what a seed plays.
             truce: Duration::from_secs(60),
             // As `run.rs` does it: no token of a former process comes again.
+            resolve_tags: false,
             first_token: self.wall_millis().unsigned_abs() << 12,
             ..Config::default()
         };
@@ -224,6 +225,13 @@ impl World {
             Output::Publish(event) => {
                 self.trace
                     .note(now, || format!("event {} {}", event.name, event.reason));
+            }
+            // Nodes check tags in this world.
+            Output::Resolve(question) => {
+                return Err(Violation::new(
+                    "asks",
+                    format!("asked nobody: {question:?}"),
+                ));
             }
             Output::WantSecrets(_) | Output::Count(_) => {}
         }
