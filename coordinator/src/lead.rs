@@ -91,7 +91,8 @@ async fn lead(world: &World, term: &Term) -> anyhow::Result<()> {
     let mut tasks = Tasks::default();
     watch_all(&mut tasks, world, &inputs);
     let (client, namespace) = (world.client.clone(), world.namespace.clone());
-    let reading = read::read(client, namespace, wanted_secrets, inputs);
+    let rights = world.rights.clone();
+    let reading = read::read(client, namespace, wanted_secrets, inputs, rights);
     tasks.spawn_endless("secrets", async move {
         reading.await;
         Ok(())
