@@ -242,6 +242,8 @@ pub struct Core {
     pub(crate) synced: Synced,
     /// When the first session or list came: grants wait for the former leader's to be known.
     pub(crate) started: Option<Duration>,
+    /// When a node that this process did not know yet said Hello last: the agents of a former leader are still coming.
+    pub(crate) last_arrival: Duration,
     pub(crate) stopping: bool,
     /// Nothing is granted from then on: another may lead.
     pub(crate) leads_until: Duration,
@@ -304,6 +306,7 @@ impl Core {
             unsettled: false,
             synced: Synced::default(),
             started: None,
+            last_arrival: Duration::ZERO,
             stopping: false,
             leads_until: Duration::MAX,
             writes: crate::cached_image::writer::Bucket::new(config.writes_per_second),

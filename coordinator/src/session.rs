@@ -61,6 +61,9 @@ impl Core {
             _ => {}
         }
         let former_instance = std::mem::take(&mut node.last_instance);
+        if former_instance.is_empty() {
+            self.last_arrival = now.mono;
+        }
         node.last_instance.clone_from(&hello.instance);
         node.session = Some(Session {
             id: session,

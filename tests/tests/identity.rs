@@ -489,11 +489,10 @@ async fn an_agent_tells_a_strange_certificate_from_one_it_believes() -> Result<(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_secret_is_made_anew() -> Result<()> {
+async fn a_lost_secret_or_config_map_is_made_anew_at_once() -> Result<()> {
     let mut cluster = Cluster::builder()
         .secure()
         .node(NodeSpec::new("node-1").scripted())
-        .coordinator_args(&["--tls-lifetime", "20s"])
         .start()
         .await?;
     let before = stored(&cluster).await?;
@@ -504,6 +503,16 @@ async fn a_lost_secret_is_made_anew() -> Result<()> {
     wait::until("another authority", WITHIN, async || {
         let after = stored(&cluster).await?;
         ensure!(after[0]["key"] != before[0]["key"], "still the old one");
+        Ok(())
+    })
+    .await?;
+    let maps: Api<ConfigMap> = Api::namespaced(cluster.client(), NAMESPACE);
+    let lost = maps.get("drop-coordinator-ca").await?;
+    maps.delete("drop-coordinator-ca", &DeleteParams::default())
+        .await?;
+    wait::until("another ConfigMap", WITHIN, async || {
+        let found = maps.get("drop-coordinator-ca").await?;
+        ensure!(found.metadata.uid != lost.metadata.uid, "still the old one");
         Ok(())
     })
     .await?;

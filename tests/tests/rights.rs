@@ -94,6 +94,8 @@ async fn row_16_no_secret_but_its_own_and_those_that_images_name_and_no_pod_is_e
         ("secrets", "", "watch"),
         ("secrets", "", "create"),
         ("configmaps", "", "get"),
+        ("configmaps", "", "list"),
+        ("configmaps", "", "watch"),
         ("configmaps", "", "create"),
         ("tokenreviews", "", "create"),
     ]);
@@ -246,6 +248,37 @@ async fn each_missing_right_of_sessions_is_named() -> Result<()> {
     Ok(())
 }
 
+/// Rights without which a change of the authorities by somebody else is seen an hour late: no reason to serve nobody.
+const RIGHTS_TO_FOLLOW: [(&str, &str); 2] = [("configmaps", "list"), ("configmaps", "watch")];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_missing_right_to_follow_the_authorities_is_logged_and_keeps_nobody_out() -> Result<()>
+{
+    let scratch = Scratch::new()?;
+    let plane = ControlPlane::start(&scratch.path().join("plane"), Controllers::None).await?;
+    plane.apply_crds().await?;
+    grant_rights(&plane).await?;
+    let roles: Api<Role> = Api::namespaced(plane.client(), NAMESPACE);
+    let role = roles.get("drop-coordinator").await?;
+    for (resource, verb) in RIGHTS_TO_FOLLOW {
+        let mut less = role.clone();
+        less.rules = less.rules.map(|rules| without(&rules, resource, verb));
+        replace(&roles, less).await?;
+        let folder = scratch.path().join(verb);
+        let mut coordinator = Coordinator::launch(&folder, &plane, Sessions::Tls, &[])?;
+        coordinator.wait_ready().await?;
+        wait::until("the missing right in the log", WITHIN, async || {
+            let log = coordinator.log();
+            let words = "cannot list or watch configmaps drop-coordinator-ca";
+            let told = log.lines().any(|l| l.contains("WARN") && l.contains(words));
+            ensure!(told && log.contains("forbidden"), "{log}");
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
+}
+
 /// The rights that whoever leads, or wants to, needs beside those of sessions: resource, verb, API group. The one to create a
 /// Lease comes last: only without a Lease it is asked for.
 const RIGHTS_TO_LEAD: [(&str, &str, &str); 12] = [
@@ -347,6 +380,7 @@ async fn no_right_is_granted_that_no_test_misses() -> Result<()> {
     // Pull Secrets and pods: private images, and agents whose tokens name no node, are refused without these.
     let mut missed = BTreeSet::from([("pods", "get"), ("secrets", "list"), ("secrets", "watch")]);
     missed.extend(RIGHTS.map(|(resource, verb, _)| (resource, verb)));
+    missed.extend(RIGHTS_TO_FOLLOW);
     missed.extend(RIGHTS_TO_LEAD.map(|(resource, verb, _)| (resource, verb)));
     ensure!(granted == missed, "granted {granted:?}, missed {missed:?}");
     Ok(())

@@ -10,7 +10,9 @@ pub enum Probe {
     Unproven,
     /// One node tries, under this grant.
     Trying(u64),
-    /// A pull succeeded, or ran long enough without an error.
+    /// A pull has run long enough without an error, and none has succeeded: it is believed in until somebody is refused.
+    Assumed,
+    /// A pull succeeded.
     Proven,
     /// A pull failed in a way that every node would meet: nobody tries before this time.
     Waiting {
@@ -24,7 +26,7 @@ impl Probe {
     #[must_use]
     pub fn admits(&self, now: Duration) -> bool {
         match self {
-            Self::Unproven | Self::Proven => true,
+            Self::Unproven | Self::Assumed | Self::Proven => true,
             Self::Trying(_) => false,
             Self::Waiting { until } => *until <= now,
         }
@@ -41,7 +43,7 @@ impl Probe {
 
     /// A pull was granted. While nothing is proven it is the probe.
     pub fn granted(&mut self, token: u64) {
-        if !matches!(self, Self::Proven) {
+        if !matches!(self, Self::Assumed | Self::Proven) {
             *self = Self::Trying(token);
         }
     }
@@ -56,7 +58,7 @@ impl Probe {
     /// The pull has run long enough to believe in it.
     pub fn runs(&mut self, token: u64) {
         if *self == Self::Trying(token) {
-            *self = Self::Proven;
+            *self = Self::Assumed;
         }
     }
 

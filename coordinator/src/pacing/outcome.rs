@@ -177,7 +177,7 @@ impl Core {
             .grants
             .get(&failed.token)
             .is_some_and(|grant| grant.revoked);
-        let was_probe = self.is_probe(failed.token);
+        let was_had = self.was_had(failed.token);
         let was_granted = self.has_grant(node, failed.token);
         let Some((image_id, _)) =
             self.close(now, node, failed.token, &failed.reference, failed.pull_ms)
@@ -233,7 +233,7 @@ impl Core {
                 host.answered(now.mono);
                 if class == FailureClass::NoPlatform {
                     image.foreign_platforms.insert(platform, now.mono + wait);
-                } else if was_probe {
+                } else if !was_had {
                     image.probe.refused(now.mono, wait);
                 } else {
                     image.strikes += 1;
@@ -277,11 +277,12 @@ impl Core {
         }
     }
 
-    fn is_probe(&self, token: u64) -> bool {
+    /// Whether some node has had the image: then one that is refused may be the exception.
+    fn was_had(&self, token: u64) -> bool {
         self.grants
             .get(&token)
             .and_then(|grant| self.images.get(grant.image))
-            .is_none_or(|image| image.probe != Probe::Proven)
+            .is_some_and(|image| image.probe == Probe::Proven)
     }
 
     fn backoff_of(&self, token: u64, reference: &str, node: NodeId) -> Backoff {

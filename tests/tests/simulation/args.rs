@@ -20,7 +20,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "RULE")]
     pub(crate) hunt: Option<String>,
     /// How many seeds the long run has.
-    #[arg(long, value_name = "COUNT", default_value_t = 500)]
+    #[arg(long, value_name = "COUNT", default_value_t = 1_000)]
     pub(crate) seeds: u64,
     /// The first seed of the long run.
     #[arg(long, value_name = "N", default_value_t = 0)]

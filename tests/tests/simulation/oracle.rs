@@ -134,7 +134,7 @@ impl Oracle {
     pub(crate) fn learns(&mut self, now: Duration, news: &News) {
         let was_complete = self.view.is_complete();
         let changed = self.view.learn(news);
-        self.excuse(&changed);
+        self.excuse(now, &changed);
         if !was_complete && self.view.is_complete() {
             self.limits.synced(now);
             for ((conn, node), heard) in std::mem::take(&mut self.backlog) {
@@ -151,9 +151,13 @@ impl Oracle {
     }
 
     /// Edits end the waits that they concern.
-    fn excuse(&mut self, changed: &Changed) {
+    fn excuse(&mut self, now: Duration, changed: &Changed) {
         for reference in &changed.references {
             self.backoff.forget_reference(*reference);
+            if !self.view.is_named(*reference) {
+                let is_idle = self.grants.is_idle(now, *reference, self.life);
+                self.backoff.orphaned(*reference, now, is_idle);
+            }
         }
         for node in &changed.nodes {
             self.backoff.forget_node(*node);

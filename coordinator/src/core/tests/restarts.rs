@@ -151,6 +151,28 @@ fn a_restart_tells_what_changed_as_soon_as_all_agents_have_spoken() {
 }
 
 #[test]
+fn a_restart_shows_no_node_as_lost_while_agents_are_still_coming_back() {
+    let mut old = World::new(2);
+    old.policy("open", open());
+    old.image("a", with_policy("open"));
+    old.ask_all(2, REFERENCE);
+    for _ in 0..2 {
+        let (node, token) = old.granted();
+        old.done(node, token, "sha256:one");
+    }
+    old.pass_secs(5);
+
+    let mut new = successor(&old);
+    new.pass_secs(25);
+    new.connect(1, Vec::new());
+    new.holds(1, REFERENCE, "sha256:one");
+    new.pass_secs(25);
+    assert_eq!(new.writes, 0, "node 2 may be the next to come");
+    new.pass_secs(10);
+    assert_eq!(new.status("a").ready.as_deref(), Some("1/2"));
+}
+
+#[test]
 fn waits_are_kept_over_a_restart() {
     let mut old = World::new(1);
     old.policy(

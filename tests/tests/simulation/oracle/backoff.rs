@@ -53,7 +53,12 @@ struct Host {
 #[derive(Clone, Debug, Default)]
 struct Image {
     host: usize,
+    /// It may be known that it can be had: then nobody goes first.
     is_proven: bool,
+    /// A pull may have succeeded: then one refusal may be an exception.
+    may_be_had: bool,
+    /// One did, and is remembered for certain: then the second refusal is none.
+    is_had: bool,
     /// While nothing is proven, of the pulls that were granted since then one may be out.
     unproven_since: Duration,
     until: Duration,
@@ -109,9 +114,11 @@ impl Backoff {
         }
     }
 
-    /// The reference's digest is known from former times.
+    /// The reference's digest is known from former times, or somebody pulled it for whom it is not wanted any more.
     pub(crate) fn proven(&mut self, reference: usize) {
-        self.images[reference].is_proven = true;
+        let image = &mut self.images[reference];
+        image.is_proven = true;
+        image.may_be_had = true;
     }
 
     fn is_proven(&self, now: Duration, reference: usize) -> bool {
@@ -122,12 +129,27 @@ impl Backoff {
     pub(crate) fn succeeded(&mut self, now: Duration, token: u64, pair: Pair) {
         self.ended(now, Some(token), pair.reference);
         let image = &mut self.images[pair.reference];
-        image.is_proven = true;
+        (image.is_proven, image.may_be_had, image.is_had) = (true, true, true);
         image.strikes = 0;
         image.until = Duration::ZERO;
         image.pairs.remove(&pair.node);
         self.nodes.remove(&pair.node);
         self.answered(now, pair.host);
+    }
+
+    /// The same for a node that the image is not wanted on any more: nothing else follows from it for certain.
+    pub(crate) fn succeeded_for_nobody(&mut self, now: Duration, token: u64, pair: Pair) {
+        self.ended(now, Some(token), pair.reference);
+        self.proven(pair.reference);
+        self.images[pair.reference].strikes = 0;
+        self.answered(now, pair.host);
+    }
+
+    /// The pull that just ended well told what the tag names: nothing keeps these nodes waiting that hold it.
+    pub(crate) fn current(&mut self, reference: usize, nodes: impl Iterator<Item = usize>) {
+        for node in nodes {
+            self.images[reference].pairs.remove(&node);
+        }
     }
 
     /// The node holds the image after all.
@@ -155,7 +177,6 @@ impl Backoff {
         class: FailureClass,
         waits: Waits,
     ) {
-        let was_proven = self.is_proven(now, pair.reference);
         self.ended(now, Some(token), pair.reference);
         let image = &mut self.images[pair.reference];
         let wait = image.pairs.entry(pair.node).or_default();
@@ -172,9 +193,9 @@ impl Backoff {
             | FailureClass::Unauthorized
             | FailureClass::Forbidden => {
                 wait.until = now + waits.max;
-                image.strikes += u32::from(was_proven);
-                if !was_proven || image.strikes >= STRIKES {
-                    image.is_proven = false;
+                image.strikes += u32::from(image.is_had);
+                if !image.may_be_had || image.strikes >= STRIKES {
+                    (image.is_proven, image.may_be_had, image.is_had) = (false, false, false);
                     image.running.clear();
                     image.until = now + waits.max;
                     image.unproven_since = image.until;
@@ -235,6 +256,20 @@ impl Backoff {
         image.pairs.clear();
         image.until = Duration::ZERO;
         image.foreign = [Duration::ZERO; 2];
+    }
+
+    /// Nothing names the reference any more. What was known of it is forgotten, now or when its last pull ends.
+    pub(crate) fn orphaned(&mut self, reference: usize, now: Duration, is_idle: bool) {
+        let image = &mut self.images[reference];
+        if is_idle {
+            *image = Image {
+                host: image.host,
+                unproven_since: now,
+                ..Image::default()
+            };
+        }
+        image.is_had = false;
+        image.strikes = 0;
     }
 
     pub(crate) fn forget_node(&mut self, node: usize) {

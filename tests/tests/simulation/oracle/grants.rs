@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
+use crate::oracle::TTL;
 use crate::oracle::view::PolicyKey;
 
 #[derive(Debug)]
@@ -206,6 +207,16 @@ impl Grants {
         let counts =
             |grant: &&Grant| grant.life == life && !grant.is_closed && grant.heard >= since;
         self.all.values().filter(counts).count()
+    }
+
+    /// Whether the coordinator process cannot count any pull of the reference any more.
+    pub(crate) fn is_idle(&self, now: Duration, reference: usize, life: u64) -> bool {
+        !self.all.values().any(|grant| {
+            grant.reference == reference
+                && grant.life == life
+                && !grant.is_closed
+                && now < grant.heard + TTL
+        })
     }
 
     /// How many weigh.

@@ -152,7 +152,11 @@ impl Oracle {
             return;
         };
         let pair = self.pair(reference, node);
-        self.backoff.succeeded(now, done.token, pair);
+        if self.view.is_wanted(reference, node) {
+            self.backoff.succeeded(now, done.token, pair);
+        } else {
+            self.backoff.succeeded_for_nobody(now, done.token, pair);
+        }
         if let Some(digest) = done
             .digests
             .first()
@@ -163,6 +167,8 @@ impl Oracle {
                 is_fresh: true,
             };
             self.sessions.reports(reference, node, report);
+            let holders = self.sessions.holders(reference, digest);
+            self.backoff.current(reference, holders);
         }
     }
 
@@ -191,8 +197,11 @@ impl Oracle {
     /// The shortest waits of the policies that the pull may have counted under.
     fn waits(&self, mut keys: Vec<PolicyKey>, reference: usize, node: usize) -> Waits {
         keys.extend(self.view.keys(reference, node));
-        let limits = keys.iter().map(|key| self.view.limits(*key));
-        limits.fold(
+        let limits = keys.iter().flat_map(|key| {
+            let bygone = self.view.bygone_limits(*key);
+            [Some(self.view.limits(*key)), bygone]
+        });
+        limits.flatten().fold(
             Waits {
                 initial: Duration::MAX,
                 max: Duration::MAX,

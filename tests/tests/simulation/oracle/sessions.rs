@@ -148,6 +148,15 @@ impl Sessions {
             .unwrap_or_default()
     }
 
+    /// Nodes that hold this digest under the reference, as far as they have said.
+    pub(crate) fn holders(&self, reference: usize, wanted: u64) -> impl Iterator<Item = usize> {
+        let holds = move |report: &Report| matches!(report, Report::Present { digest, .. } if *digest == wanted);
+        let reports = self.reports[reference].iter().enumerate();
+        reports
+            .filter(move |(_, report)| holds(report))
+            .map(|(node, _)| node)
+    }
+
     pub(crate) fn reports(&mut self, reference: usize, node: usize, report: Report) {
         let reports = &mut self.reports[reference];
         if reports.len() <= node {

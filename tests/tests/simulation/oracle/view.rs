@@ -47,6 +47,8 @@ pub(crate) struct View {
     pub(crate) nodes: BTreeMap<usize, NodeSpec>,
     pub(crate) images: BTreeMap<usize, Seen>,
     policies: BTreeMap<usize, PolicySpec>,
+    /// Policies that are gone, as they were: pulls that began under them may still count by them.
+    bygone: BTreeMap<usize, PolicySpec>,
     listed: [bool; 3],
 }
 
@@ -148,6 +150,9 @@ impl View {
             Some(spec) => self.policies.insert(policy, spec),
             None => self.policies.remove(&policy),
         };
+        if let (None, Some(former)) = (spec, former) {
+            self.bygone.insert(policy, former);
+        }
         if former.map(|former| former.place) == spec.map(|spec| spec.place) {
             return;
         }
@@ -188,6 +193,12 @@ impl View {
         self.wanting(reference, node).next().is_some()
     }
 
+    /// Whether some object names the reference, wherever it wants it.
+    pub(crate) fn is_named(&self, reference: usize) -> bool {
+        let mut images = self.images.values();
+        images.any(|seen| seen.row.spec.reference == reference)
+    }
+
     pub(crate) fn is_any_wanted(&self, node: usize) -> bool {
         self.images.values().any(|seen| seen.is_target(node))
     }
@@ -209,6 +220,11 @@ impl View {
     pub(crate) fn key(&self, spec: &ImageSpec) -> PolicyKey {
         spec.policy
             .filter(|policy| self.policies.contains_key(policy))
+    }
+
+    /// What the policy said before it was deleted.
+    pub(crate) fn bygone_limits(&self, key: PolicyKey) -> Option<PolicySpec> {
+        key.and_then(|policy| self.bygone.get(&policy).copied())
     }
 
     pub(crate) fn limits(&self, key: PolicyKey) -> PolicySpec {
