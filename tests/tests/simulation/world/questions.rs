@@ -89,7 +89,7 @@ impl World {
         about: &About,
     ) -> (Result<Resolved, ResolveFailed>, Duration) {
         let host = &self.registry.hosts[self.catalog.references[reference].host];
-        if let Some((trouble, until)) = host.trouble.filter(|(_, until)| now < *until) {
+        if let Some((trouble, _)) = host.trouble.filter(|(_, until)| now < *until) {
             let mut failure = failed(match trouble {
                 Trouble::Throttles => FailureClass::Throttled,
                 Trouble::Fails => FailureClass::ServerError,
