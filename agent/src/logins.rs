@@ -3,6 +3,8 @@
 //! The programs are the kubelet's credential-provider plugins, and only asked if the flags name them: they run as we do, with
 //! our rights. What they give is cached as long as they say, in memory.
 
+mod attempts;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +16,8 @@ use drop_oci::{Credential, Reference};
 use k8s_cri::v1::AuthConfig;
 use tokio::sync::Mutex;
 use tracing::warn;
+
+pub use attempts::{Attempts, Next};
 
 /// The node's credential providers. Cheap to clone; clones share one cache.
 #[derive(Clone, Default)]

@@ -10,10 +10,12 @@
 
 mod allow;
 mod disk;
+mod grant;
 mod image;
 mod interface;
 mod lists;
 mod pull;
+mod runtime;
 mod say;
 
 #[cfg(test)]
@@ -23,8 +25,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use drop_proto::{
-    AgentMessage, CoordinatorMessage, Desired, FailureClass, Grant, HeldGrant, Hello, Release,
-    RuntimeState, Started, agent_message, coordinator_message,
+    AgentMessage, CoordinatorMessage, Desired, FailureClass, HeldGrant, Hello, agent_message,
+    coordinator_message,
 };
 
 pub use allow::{BadPrefix, Prefix};
@@ -34,22 +36,12 @@ pub use interface::{Config, Event, Failure, Input, Listed, Listing, Output};
 use disk::Room;
 use image::Image;
 use lists::Lists;
-use pull::{Cancel, Phase, Pull};
+use pull::{Phase, Pull};
+use runtime::Runtime;
 use say::Said;
 
 /// More desired images than this are not taken: a node holds a few hundred, and one message must stay below its limit.
 pub const MAX_DESIRED: usize = 20_000;
-/// Failed lists in a row after which the runtime counts as not available, and pulls that wait for a list as failed.
-const LIST_ERRORS: u32 = 3;
-/// The shortest TTL that is taken seriously; a shorter one would make the agent renew without end.
-const MIN_TTL: Duration = Duration::from_secs(3);
-
-#[derive(Debug)]
-enum Runtime {
-    Up,
-    Down { message: String },
-}
-
 /// The state machine. See the module's documentation.
 #[derive(Debug)]
 pub struct Node {
@@ -258,162 +250,6 @@ impl Node {
         }
     }
 
-    fn granted(&mut self, now: Duration, grant: Grant, out: &mut Vec<Output>) {
-        let Grant {
-            token,
-            reference,
-            credentials,
-            ..
-        } = grant;
-        // The coordinator took a held grant over and says so again, or its tokens repeat; either way this one is in use.
-        if self.pulls.contains_key(&token) {
-            return;
-        }
-        if let Some(reason) = self.refusal(&reference) {
-            out.push(send(agent_message::Kind::Release(Release { token })));
-            out.push(Output::Observe(Event::Released { reference, reason }));
-            return;
-        }
-        let want = self.images.get(&reference).map(|image| image.want.clone());
-        let want = want.unwrap_or_default();
-        let limit = match grant.timeout_ms {
-            0 => self.config.pull_deadline,
-            timeout => Duration::from_millis(timeout),
-        };
-        // Of pulls side by side nobody can tell which one filled the disk.
-        let is_alone = self.pulls.is_empty();
-        for pull in self.pulls.values_mut() {
-            pull.used_before = None;
-        }
-        out.push(Output::Pull {
-            token,
-            reference: reference.clone(),
-            credentials,
-        });
-        out.push(send(agent_message::Kind::Started(Started { token })));
-        out.push(Output::Observe(Event::PullStarted {
-            reference: reference.clone(),
-        }));
-        self.pulls.insert(
-            token,
-            Pull {
-                reference,
-                started_at: now,
-                ttl: Duration::from_millis(grant.ttl_ms.into()).max(MIN_TTL),
-                limit,
-                need_bytes: self
-                    .room
-                    .need_bytes(self.config.disk, want.compressed_bytes),
-                used_before: self.room.used_bytes().filter(|_| is_alone),
-                want,
-                phase: Phase::Running,
-                cancel: None,
-                former_session: false,
-            },
-        );
-        let renew_at = self.renew_after(now);
-        if let Some(said) = &mut self.said {
-            said.renew_at = said.renew_at.min(renew_at).or(renew_at);
-        }
-    }
-
-    /// Why a grant for `reference` is not used now.
-    fn refusal(&self, reference: &str) -> Option<&'static str> {
-        if self.stop_at.is_some() {
-            return Some("the agent stops");
-        }
-        if self.said.as_ref().is_none_or(|said| said.revision == 0) {
-            return Some("nothing is desired yet");
-        }
-        if !self.runtime_state().available {
-            return Some("the runtime does not answer");
-        }
-        if !self
-            .images
-            .get(reference)
-            .is_some_and(|image| image.needed(self.sessions))
-        {
-            return Some("the image is not needed");
-        }
-        if self
-            .images
-            .get(reference)
-            .is_some_and(|image| image.refusal.is_some())
-        {
-            return Some("the node refuses the image");
-        }
-        if self.pulls.values().any(|pull| pull.reference == reference) {
-            return Some("the image is being pulled");
-        }
-        if self.pulls.len() >= self.config.max_parallel_pulls as usize {
-            return Some("no pull may run beside the others");
-        }
-        None
-    }
-
-    fn revoked(&mut self, token: u64, out: &mut Vec<Output>) {
-        let Some(pull) = self.pulls.get_mut(&token) else {
-            return;
-        };
-        let running = pull.phase == Phase::Running && pull.cancel.is_none();
-        if running && !self.images.contains_key(&pull.reference) {
-            pull.cancel = Some(Cancel::Unwanted);
-            out.push(Output::CancelPull { token });
-        }
-    }
-
-    fn runtime_up(&mut self, runtime: String, platform: String) {
-        self.runtime = Runtime::Up;
-        self.runtime_name = runtime;
-        self.platform = platform;
-        self.lists.errors = 0;
-        self.lists.want();
-    }
-
-    fn runtime_down(&mut self, message: String, out: &mut Vec<Output>) {
-        let failure = Failure {
-            class: FailureClass::Runtime,
-            message: message.clone(),
-        };
-        self.runtime = Runtime::Down { message };
-        // Said first, so that the coordinator does not grant again what fails here.
-        self.say_runtime(out);
-        self.fail_unconfirmed(&failure, out);
-    }
-
-    fn listed(&mut self, now: Duration, listing: &Listing, out: &mut Vec<Output>) {
-        let number = self.lists.finished(now, self.config.list_interval);
-        for (reference, image) in &mut self.images {
-            if image.since <= number && image.observe(listing.get(reference)) {
-                out.push(Output::Observe(Event::Lost {
-                    reference: reference.clone(),
-                }));
-            }
-        }
-        let confirmed: Vec<u64> = self
-            .pulls
-            .iter()
-            .filter(|(_, pull)| pull.confirmed_by(number))
-            .map(|(&token, _)| token)
-            .collect();
-        for token in confirmed {
-            self.learn_from(token, listing);
-            self.confirm(token, listing, out);
-        }
-    }
-
-    fn list_failed(&mut self, now: Duration, message: String, out: &mut Vec<Output>) {
-        self.lists.failed(now, self.config.list_interval, message);
-        if self.lists.errors >= LIST_ERRORS {
-            let failure = Failure {
-                class: FailureClass::Runtime,
-                message: self.runtime_state().message,
-            };
-            self.say_runtime(out);
-            self.fail_unconfirmed(&failure, out);
-        }
-    }
-
     fn pull_ended(
         &mut self,
         now: Duration,
@@ -451,23 +287,6 @@ impl Node {
             None => Some(now + self.config.shutdown_grace),
             Some(_) => Some(now),
         };
-    }
-
-    /// Whether pulls can start and lists confirm them, as the coordinator is told.
-    fn runtime_state(&self) -> RuntimeState {
-        let message = match &self.runtime {
-            Runtime::Down { message } => message.clone(),
-            Runtime::Up if self.lists.errors >= LIST_ERRORS => {
-                format!("cannot list images: {}", self.lists.last_error)
-            }
-            Runtime::Up => String::new(),
-        };
-        RuntimeState {
-            available: message.is_empty(),
-            message,
-            runtime: self.runtime_name.clone(),
-            platform: self.platform.clone(),
-        }
     }
 
     /// Says what has changed, and does what is due.

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use drop_oci::Credential;
-use drop_proto::{FailureClass, Scope};
+use drop_proto::FailureClass;
 use k8s_cri::v1::image_service_client::ImageServiceClient;
 use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
 use k8s_cri::v1::{AuthConfig, ImageSpec, ListImagesRequest, PullImageRequest, VersionRequest};
@@ -23,7 +23,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 use crate::classify::classify;
-use crate::logins::auth_config;
+use crate::logins::{Attempts, Next, auth_config};
 use crate::node::{Failure, Listing};
 use drop_oci::redact::{redact, shorten};
 
@@ -112,23 +112,16 @@ impl Runtime {
         Ok(listing::listing(&answer.images))
     }
 
-    /// Pulls an image with the first login that the registry does not refuse, and without any last. No time limit here: a
+    /// Pulls an image with these logins in turn, as [`Attempts`] decides. No time limit here: a
     /// pull takes as long as it takes, and whoever wants it to end drops the future (which throws away what was downloaded).
     pub async fn pull(&self, reference: &str, logins: Vec<Credential>) -> Result<(), Failure> {
-        let mut refusal: Option<Failure> = None;
-        for auth in logins.into_iter().filter_map(auth_config) {
-            match self.pull_as(reference, Some(auth)).await {
-                Err(failure) if refuses_login(&failure, refusal.is_some()) => {
-                    refusal.get_or_insert(failure);
-                }
-                result => return result,
+        let (mut attempts, mut login) = Attempts::begin(logins);
+        loop {
+            let result = self.pull_as(reference, auth_config(login)).await;
+            match attempts.ended(result) {
+                Next::Try(next) => login = next,
+                Next::Over(result) => return result,
             }
-        }
-        match self.pull_as(reference, None).await {
-            Err(failure) if refuses_login(&failure, refusal.is_some()) => {
-                Err(refusal.unwrap_or(failure))
-            }
-            result => result,
         }
     }
 
@@ -161,15 +154,6 @@ impl Runtime {
             }
             CallError::Status(status) => Error::Refused(shorten(&redact(status.message()), 200)),
         }
-    }
-}
-
-/// Whether another credential may be taken where this one failed. A registry may answer with 404 who must not know of an
-/// image, so that what counts after the first refusal is the refusal.
-fn refuses_login(failure: &Failure, refused_before: bool) -> bool {
-    match failure.class {
-        FailureClass::Unauthorized | FailureClass::Forbidden => true,
-        class => refused_before && class.scope() == Scope::Image,
     }
 }
 

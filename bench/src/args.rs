@@ -15,6 +15,9 @@ pub(crate) struct Args {
     /// Also writes the figures as JSON into this file.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    /// Also writes the figures as a page into this file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) markdown: Option<PathBuf>,
     /// Only the figures of one scene.
     #[arg(long, value_enum)]
     pub(crate) scene: Option<Scene>,
@@ -36,6 +39,8 @@ pub(crate) enum Scene {
     Node,
     /// A swarm of agents with simulated runtimes.
     Fleet,
+    /// A real registry that is scanned.
+    Registry,
 }
 
 /// Further uses of the program.
@@ -103,6 +108,22 @@ impl Effort {
         match self {
             Self::Quick => 2,
             Self::Full => 5,
+        }
+    }
+
+    /// Tags of the registry that is scanned.
+    pub(crate) fn tags(self) -> usize {
+        match self {
+            Self::Quick => 100,
+            Self::Full => 500,
+        }
+    }
+
+    /// How many of them skopeo inspects.
+    pub(crate) fn sample(self) -> usize {
+        match self {
+            Self::Quick => 5,
+            Self::Full => 20,
         }
     }
 

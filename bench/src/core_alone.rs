@@ -64,6 +64,8 @@ impl World {
     fn new() -> Self {
         let config = Config {
             registry_budget: u32::MAX,
+            // No registry answers here.
+            resolve_tags: false,
             ..Config::default()
         };
         Self {
@@ -155,6 +157,7 @@ impl World {
                 | Output::Close(..)
                 | Output::Publish(_)
                 | Output::Count(_)
+                | Output::Resolve(_)
                 | Output::WantSecrets(_) => {}
             }
         }

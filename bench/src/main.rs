@@ -1,7 +1,7 @@
 //! `hack/bench`: measures drop against its targets (docs/benchmarks.md says how, and keeps the results).
 //!
 //! One file is one figure or a few that come from the same scene: `rest`, `pull_overhead` and `apply_to_ready` on a real
-//! containerd node, `scale`, `grants` and `reconnect` with a swarm of agents. Each takes its scene, measures, and returns
+//! containerd node, `scale`, `grants` and `reconnect` with a swarm of agents, `rescan` with a registry. Each takes its scene, measures, and returns
 //! [`figure::Figure`]s; none prints. A new figure is a new file, called from [`node`] or [`fleet`].
 
 mod apply_to_ready;
@@ -11,11 +11,13 @@ mod figure;
 mod fleet;
 mod grants;
 mod machine;
+mod markdown;
 mod node;
 mod process;
 mod pull_overhead;
 mod readiness;
 mod reconnect;
+mod rescan;
 mod rest;
 mod scale;
 mod secrets;
@@ -30,6 +32,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use drop_tests::demo::screen::{Paint, Screen};
 use drop_tests::parts;
+use jiff::Timestamp;
 
 use args::{Args, Command, Scene};
 use figure::{Figure, Verdict};
@@ -58,10 +61,14 @@ async fn measure(args: &Args, screen: &mut Screen) -> Result<ExitCode> {
     let machine = machine::describe();
     screen.say(Paint::Dim, &machine.to_string());
     let mut figures = Vec::new();
-    if args.scene != Some(Scene::Fleet) {
+    let is_wanted = |scene| args.scene.is_none_or(|only| only == scene);
+    if is_wanted(Scene::Registry) {
+        figures.extend(rescan::measure(args.effort(), screen).await?);
+    }
+    if is_wanted(Scene::Node) {
         figures.extend(node::measure(args.effort(), screen).await?);
     }
-    if args.scene != Some(Scene::Node) {
+    if is_wanted(Scene::Fleet) {
         for size in sizes(args) {
             figures.extend(fleet::measure(size, args.effort(), screen).await?);
         }
@@ -70,6 +77,10 @@ async fn measure(args: &Args, screen: &mut Screen) -> Result<ExitCode> {
     if let Some(path) = &args.json {
         let report = table::json(&machine, args.effort(), &figures);
         std::fs::write(path, report).with_context(|| format!("write {}", path.display()))?;
+    }
+    if let Some(path) = &args.markdown {
+        let page = markdown::page(&machine, args.effort(), Timestamp::now(), &figures);
+        std::fs::write(path, page).with_context(|| format!("write {}", path.display()))?;
     }
     Ok(conclude(screen, &figures))
 }

@@ -55,7 +55,7 @@ fn row(figure: &Figure) -> Line {
 }
 
 /// A number with its unit, with as many digits as matter.
-fn amount(value: f64, unit: Unit) -> String {
+pub(crate) fn amount(value: f64, unit: Unit) -> String {
     let digits = match value.abs() {
         v if v.fract().abs() < 1e-9 || v >= 1_000.0 => 0,
         v if v >= 10.0 => 1,

@@ -79,6 +79,16 @@ pub struct Args {
     /// Most pulls that run from one registry host at once, in the whole cluster.
     #[arg(long, value_name = "PULLS", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_pulls_per_registry: u32,
+    /// Ask registries what tags name, one HEAD for the whole cluster; false: a node finds out by pulling. Proxies are the
+    /// environment's (`HTTPS_PROXY`, `NO_PROXY`, ...).
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    pub resolve_tags: bool,
+    /// Certificates (PEM) of authorities to trust at registries, in addition to the system's.
+    #[arg(long, value_name = "FILE")]
+    pub registry_ca_file: Option<PathBuf>,
+    /// Registry host that is asked over plain HTTP, as HOST or HOST:PORT; may be given several times. Loopback hosts always are.
+    #[arg(long, value_name = "HOST")]
+    pub plain_http_registry: Vec<String>,
     /// Run beside other replicas: whoever holds the Lease drop-coordinator leads, the others stand by.
     #[arg(long)]
     pub leader_elect: bool,

@@ -16,6 +16,9 @@ use crate::image::ImageId;
 use crate::index::Object;
 use crate::node_set::NodeId;
 
+/// So many graces after a start the agents that have come are all that count, even if more come every now and then.
+const LONGEST_RETURN: u32 = 10;
+
 /// A status is not looked at yet: whatever marks the object, or `until`, comes first.
 struct HeldBack {
     until: Option<Duration>,
@@ -110,13 +113,15 @@ impl Core {
         }
     }
 
-    /// After a start, a status that a former process wrote stands until the agents have said what is true now.
+    /// After a start, a status that a former process wrote stands until the agents have said what is true now: until no more of
+    /// them have come for the grace, since thousands may take longer than it to come back.
     fn held_back(&self, now: Now, object: &Object) -> Option<HeldBack> {
         let Some(started) = self.started else {
             // Everything is marked when the first lists are there.
             return Some(HeldBack { until: None });
         };
-        let until = started + self.config.agent_grace;
+        let grace = self.config.agent_grace;
+        let until = (self.last_arrival.max(started) + grace).min(started + grace * LONGEST_RETURN);
         let held = object.record.is_inherited()
             && now.mono < until
             && !object.targets.iter().all(|node| self.has_reported(node));

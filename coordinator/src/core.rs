@@ -12,14 +12,16 @@ use drop_api::CachedImageStatus;
 use drop_proto::{CoordinatorMessage, Hello, agent_message};
 use jiff::Timestamp;
 
+use crate::cached_image::events::Event;
 use crate::credentials::{Secret, Secrets};
+use crate::image::ImageId;
+use crate::image::resolve::{Asked, Question, ResolveFailed, Resolved};
 use crate::index::{ImageObject, Images, Nodes, Object, SessionId};
 use crate::node_set::{NodeId, NodeSet};
 use crate::pacing::Grant;
 use crate::pacing::host::Host;
 use crate::pacing::policy::{BUILT_IN, Limits, Policy};
 use crate::plan::NodeFacts;
-use crate::{cached_image::events::Event, image::ImageId};
 
 /// One reading of both clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +67,8 @@ pub struct Config {
     /// Two losses of an image on a node within this time are a fight with whoever removes it there; for as long it is left alone
     /// then.
     pub truce: Duration,
+    /// The coordinator asks registries what tags name; otherwise nodes find out by pulling.
+    pub resolve_tags: bool,
     /// Tokens count up from here; a random start keeps them apart from those of former leaders.
     pub first_token: u64,
 }
@@ -77,6 +81,7 @@ impl Default for Config {
             registry_budget: 100,
             truce: Duration::from_secs(3600),
             writes_per_second: 40,
+            resolve_tags: true,
             first_token: 1,
         }
     }
@@ -103,6 +108,8 @@ pub enum Input {
     Disconnected(SessionId),
     /// The status write of the object with this name and uid ended: the resource version it made, or that it failed.
     Written(String, String, Result<u64, WriteFailed>),
+    /// The answer to the question with this number.
+    Resolved(u64, Result<Resolved, ResolveFailed>),
     /// This process leads until then, on the monotonic clock. Without this input it leads for ever.
     LeadsUntil(Duration),
     /// A wake-up.
@@ -145,6 +152,8 @@ pub enum Output {
     },
     /// Read the Secrets with these names, and again whenever they change; no others.
     WantSecrets(BTreeSet<String>),
+    /// Ask a registry. [`Input::Resolved`] answers it, once.
+    Resolve(Question),
     /// Publish an Event.
     Publish(Event),
     /// Count something that no state keeps.
@@ -213,6 +222,9 @@ pub struct Core {
     pub(crate) policies: BTreeMap<String, Policy>,
     pub(crate) hosts: BTreeMap<String, Host>,
     pub(crate) secrets: Secrets,
+    /// Questions to registries that are out, by number.
+    pub(crate) questions: BTreeMap<u64, Asked>,
+    pub(crate) last_question: u64,
     pub(crate) grants: BTreeMap<u64, Grant>,
     pub(crate) sessions: BTreeMap<SessionId, NodeId>,
     /// Nodes that can take a grant now.
@@ -230,6 +242,8 @@ pub struct Core {
     pub(crate) synced: Synced,
     /// When the first session or list came: grants wait for the former leader's to be known.
     pub(crate) started: Option<Duration>,
+    /// When a node that this process did not know yet said Hello last: the agents of a former leader are still coming.
+    pub(crate) last_arrival: Duration,
     pub(crate) stopping: bool,
     /// Nothing is granted from then on: another may lead.
     pub(crate) leads_until: Duration,
@@ -279,6 +293,8 @@ impl Core {
             policies: BTreeMap::from([(BUILT_IN.to_owned(), Policy::default())]),
             hosts: BTreeMap::new(),
             secrets: Secrets::default(),
+            questions: BTreeMap::new(),
+            last_question: 0,
             grants: BTreeMap::new(),
             sessions: BTreeMap::new(),
             free: NodeSet::default(),
@@ -290,6 +306,7 @@ impl Core {
             unsettled: false,
             synced: Synced::default(),
             started: None,
+            last_arrival: Duration::ZERO,
             stopping: false,
             leads_until: Duration::MAX,
             writes: crate::cached_image::writer::Bucket::new(config.writes_per_second),
@@ -325,6 +342,11 @@ impl Core {
         self.want_secrets();
         if self.unsettled {
             self.unsettled = false;
+            if self.config.resolve_tags {
+                // A node should know an image's size before it is granted the pull.
+                self.tell_nodes();
+                self.ask_registries(now);
+            }
             self.schedule(now);
         }
         self.tell_nodes();
@@ -352,6 +374,7 @@ impl Core {
             Input::Said(session, message) => self.said(now, session, message),
             Input::Disconnected(session) => self.disconnected(now, session),
             Input::Written(name, uid, result) => self.written(now, &name, &uid, result),
+            Input::Resolved(number, result) => self.registry_answered(now, number, result),
             Input::LeadsUntil(until) => {
                 self.unsettled |= now.mono >= self.leads_until;
                 self.leads_until = until;

@@ -12,7 +12,9 @@ use drop_oci::{Credential, Keychain, Reference};
 use drop_proto::FailureClass;
 
 use crate::core::{Core, Now, Output};
+use crate::image::resolve::Logins;
 use crate::image::{Image, ImageId, Probe};
+use crate::index::Object;
 use crate::node_set::NodeId;
 
 /// What is known of one Secret that an image names.
@@ -94,6 +96,9 @@ impl Core {
         let Some(image) = self.images.get_mut(id) else {
             return;
         };
+        image
+            .inquiry
+            .retry_with_other_logins(now.mono, may_be_for_want_of_a_secret);
         let mut any = false;
         for (node, failure) in &mut image.failures {
             if may_be_for_want_of_a_secret(failure.class) {
@@ -121,11 +126,21 @@ impl Core {
     /// Ways to log in for a pull of the image on the node: from the Secrets of the CachedImages that want it there, the
     /// kubelet's matching rules applied to all of them together.
     pub(crate) fn credentials(&self, image: &Image, node: NodeId) -> Vec<drop_proto::Credential> {
+        let logins = self.logins_for(image, |object| object.targets.contains(node));
+        logins.iter().filter_map(message).collect()
+    }
+
+    /// Ways to log in for a question about the image: from the Secrets of all CachedImages that want it.
+    pub(crate) fn logins(&self, image: &Image) -> Logins {
+        Logins(self.logins_for(image, |_| true))
+    }
+
+    fn logins_for(&self, image: &Image, counts: impl Fn(&Object) -> bool) -> Vec<Credential> {
         let mut objects: Vec<_> = image
             .objects
             .iter()
             .filter_map(|name| self.objects.get(name))
-            .filter(|object| object.targets.contains(node))
+            .filter(|object| counts(object))
             .collect();
         objects.sort_by_key(|object| object.facts.spec.priority.unwrap_or(0));
         let mut names = Vec::new();
@@ -147,11 +162,7 @@ impl Core {
             return Vec::new();
         };
         let (keychain, _) = Keychain::gather(loaded);
-        keychain
-            .matching(&reference)
-            .iter()
-            .filter_map(message)
-            .collect()
+        keychain.matching(&reference)
     }
 
     /// What is wrong with the image's Secrets, where a pull was refused.
@@ -168,6 +179,11 @@ impl Core {
                 Secret::Unusable(why) => Some(why.as_str()),
                 Secret::Loaded(_) => None,
             })
+    }
+
+    /// Whether somebody has named a Secret for the image.
+    pub(crate) fn names_secrets(&self, image: &Image) -> bool {
+        self.secrets_of(image).next().is_some()
     }
 
     fn secrets_of<'a>(&'a self, image: &'a Image) -> impl Iterator<Item = &'a str> {

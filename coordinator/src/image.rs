@@ -7,6 +7,7 @@ mod check;
 mod digests;
 mod losses;
 mod probe;
+pub mod resolve;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use crate::core::Now;
 use crate::node_set::{NodeId, NodeSet};
 use digests::{DigestSets, SetId};
 use losses::Losses;
+use resolve::Inquiry;
 
 /// An image's place in the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -116,8 +118,8 @@ pub struct Image {
     pub check: Check,
     /// As the runtime's list says it.
     pub size_bytes: Option<u64>,
-    /// Bytes of its layers as the registry keeps them; 0 while nobody has asked there. Nodes judge their disks by it.
-    pub compressed_bytes: u64,
+    /// What its registry told the coordinator.
+    pub inquiry: Inquiry,
     /// What nodes were told of it: few different things, which all sessions share.
     pub told: Vec<Arc<Told>>,
 }
@@ -168,7 +170,7 @@ impl Image {
             foreign_platforms: BTreeMap::new(),
             check: Check::default(),
             size_bytes: None,
-            compressed_bytes: 0,
+            inquiry: Inquiry::default(),
             told: Vec::new(),
         }
     }
@@ -253,9 +255,7 @@ impl Image {
         self.probe = Probe::Proven;
         self.strikes = 0;
         if checks {
-            self.check.due = None;
-            self.check.checker = None;
-            self.check.last = Some(now.wall);
+            self.checked(now);
         }
         let expected_found = self.expected.as_ref().is_some_and(|e| digests.contains(e));
         let named = digests
@@ -277,12 +277,29 @@ impl Image {
         }
         self.accepted.insert(node);
         if checks {
-            // What kept others from checking does not matter any more where they hold what the tag names.
-            let current = self.current.clone();
-            self.failures.retain(|node, _| !current.contains(*node));
-            self.blocked.subtract(&current);
+            self.forgive_current();
         }
         moved
+    }
+
+    /// The registry was asked what the tag names. Its word counts even if the tag went back to a digest known before.
+    pub fn resolved(&mut self, now: Now, digest: &str) {
+        self.checked(now);
+        self.expect(digest);
+        self.forgive_current();
+    }
+
+    fn checked(&mut self, now: Now) {
+        self.check.due = None;
+        self.check.checker = None;
+        self.check.last = Some(now.wall);
+    }
+
+    /// What kept nodes from checking does not matter any more where they hold what the tag names.
+    fn forgive_current(&mut self) {
+        let current = self.current.clone();
+        self.failures.retain(|node, _| !current.contains(*node));
+        self.blocked.subtract(&current);
     }
 
     /// Without a check (`IfNotPresent`, Never) the digest that a runtime holds is all there is to say.
@@ -320,6 +337,16 @@ impl Image {
                 self.asked.remove(node);
             }
         }
+    }
+
+    /// When the back-off ended or ends that the last pull on the node, or of the image anywhere, has led to.
+    #[must_use]
+    pub fn failed_until(&self, node: NodeId) -> Option<Duration> {
+        let everywhere = match self.probe {
+            Probe::Waiting { until } => Some(until),
+            _ => None,
+        };
+        everywhere.max(self.failures.get(&node).map(|failure| failure.retry))
     }
 
     /// Whether the tag was never asked for since it was wanted, so that no digest can be called the right one.

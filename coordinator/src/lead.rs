@@ -4,6 +4,7 @@
 //! Hellos that it has to do anyway; what a former term knew, it would have to doubt.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use drop_daemon::supervise::Tasks;
@@ -21,6 +22,7 @@ use crate::lease::Role;
 use crate::lease::term::Term;
 use crate::machine::{self, Ports};
 use crate::metrics;
+use crate::registries::Registries;
 use crate::report::Report;
 use crate::rights::Rights;
 use crate::session::server::Desk;
@@ -43,6 +45,8 @@ pub struct World {
     pub config: Config,
     /// Of the release: its Secrets may be read.
     pub namespace: String,
+    /// For what tags name.
+    pub registries: Arc<Registries>,
     /// The process's clock.
     pub clock: Clock,
     /// What this process is among the replicas.
@@ -87,7 +91,8 @@ async fn lead(world: &World, term: &Term) -> anyhow::Result<()> {
     let mut tasks = Tasks::default();
     watch_all(&mut tasks, world, &inputs);
     let (client, namespace) = (world.client.clone(), world.namespace.clone());
-    let reading = read::read(client, namespace, wanted_secrets, inputs);
+    let rights = world.rights.clone();
+    let reading = read::read(client, namespace, wanted_secrets, inputs, rights);
     tasks.spawn_endless("secrets", async move {
         reading.await;
         Ok(())
@@ -116,6 +121,7 @@ async fn lead(world: &World, term: &Term) -> anyhow::Result<()> {
         sessions,
         events,
         secrets,
+        registries: Arc::clone(&world.registries),
         report: world.report.clone(),
         rights: world.rights.clone(),
         stop: ended.clone(),

@@ -19,6 +19,7 @@ pub mod node_set;
 pub mod objects;
 pub mod pacing;
 pub mod plan;
+pub mod registries;
 pub mod report;
 pub mod rights;
 pub mod run;

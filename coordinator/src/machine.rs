@@ -1,6 +1,7 @@
 //! The one task that owns the state machine: feeds it, and carries out what it answers.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use drop_proto::CoordinatorMessage;
@@ -14,9 +15,11 @@ use crate::cached_image::apply::write_status;
 use crate::cached_image::events::Event;
 use crate::clock::Clock;
 use crate::core::{Config, Core, Input, Output, WriteFailed};
+use crate::image::resolve::{ResolveFailed, Resolved};
 use crate::index::SessionId;
 use crate::lease::term::Term;
 use crate::metrics;
+use crate::registries::Registries;
 use crate::report::Report;
 use crate::rights::Rights;
 use crate::session::refusal::Refusal;
@@ -41,6 +44,8 @@ pub struct Ports {
     pub events: mpsc::Sender<Event>,
     /// To the task that reads Secrets: which it should read.
     pub secrets: watch::Sender<BTreeSet<String>>,
+    /// For what tags name.
+    pub registries: Arc<Registries>,
     /// To the metrics page.
     pub report: watch::Sender<Report>,
     /// Rights that are missing.
@@ -55,6 +60,8 @@ pub async fn run(config: Config, clock: Clock, term: Term, mut ports: Ports) {
     let mut io = Io {
         outboxes: HashMap::new(),
         writes: JoinSet::new(),
+        questions: JoinSet::new(),
+        registries: ports.registries,
         client: ports.client,
         events: ports.events,
         rights: ports.rights,
@@ -74,6 +81,10 @@ pub async fn run(config: Config, clock: Clock, term: Term, mut ports: Ports) {
             Some(event) = ports.sessions.recv() => io.welcome(event),
             Some(written) = io.writes.join_next() => match written {
                 Ok((name, uid, result)) => Input::Written(name, uid, result),
+                Err(_) => Input::Tick,
+            },
+            Some(answer) = io.questions.join_next() => match answer {
+                Ok((number, result)) => Input::Resolved(number, result),
                 Err(_) => Input::Tick,
             },
             _ = report.tick() => {
@@ -119,6 +130,8 @@ pub async fn run(config: Config, clock: Clock, term: Term, mut ports: Ports) {
         io.writes.abort_all();
         "this replica does not lead any more"
     };
+    // Whoever leads next asks for itself.
+    io.questions.abort_all();
     for (_, outbox) in io.outboxes.drain() {
         outbox.refuse(Status::unavailable(why));
     }
@@ -134,6 +147,8 @@ pub async fn run(config: Config, clock: Clock, term: Term, mut ports: Ports) {
 struct Io {
     outboxes: HashMap<SessionId, Outbox>,
     writes: JoinSet<(String, String, Result<u64, WriteFailed>)>,
+    questions: JoinSet<(u64, Result<Resolved, ResolveFailed>)>,
+    registries: Arc<Registries>,
     client: Client,
     events: mpsc::Sender<Event>,
     rights: Rights,
@@ -187,6 +202,11 @@ impl Io {
             }
             Output::WantSecrets(names) => {
                 self.secrets.send_replace(names);
+            }
+            Output::Resolve(question) => {
+                let registries = Arc::clone(&self.registries);
+                self.questions
+                    .spawn(async move { registries.ask(question).await });
             }
             Output::Publish(event) => {
                 if self.events.try_send(event).is_err() {

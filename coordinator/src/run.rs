@@ -9,8 +9,6 @@ use anyhow::Context as _;
 use drop_daemon::admin::{self, MetricsPage, Readiness};
 use drop_daemon::bind;
 use drop_daemon::{signals, supervise::Tasks};
-use drop_proto::coordinator_server::CoordinatorServer;
-use drop_proto::{MAX_AGENT_MESSAGE_BYTES, MAX_MESSAGE_BYTES};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
 use tokio::net::TcpListener;
@@ -31,6 +29,7 @@ use crate::lease::candidate::Candidate;
 use crate::lease::renew;
 use crate::lease::term::Term;
 use crate::metrics;
+use crate::registries::Registries;
 use crate::report::Report;
 use crate::rights::Rights;
 use crate::session::door::{self, Connection};
@@ -60,6 +59,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         .context("--session-bind-address")?;
     let recorder = admin::install_recorder(&[])?;
     metrics::describe();
+    drop_oci::metrics::describe();
+    let registries = Registries::new(args.registry_ca_file.as_deref(), &args.plain_http_registry)?;
     let client = client(&args).await?;
 
     let clock = Clock::start();
@@ -131,9 +132,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             grant_ttl: args.grant_ttl.get(),
             agent_grace: args.agent_grace.get(),
             registry_budget: args.max_pulls_per_registry,
+            resolve_tags: args.resolve_tags,
             ..Config::default()
         },
         namespace: args.pod_namespace.clone(),
+        registries,
         clock,
         role: roles,
         desk,
@@ -290,9 +293,6 @@ async fn serve_sessions(
     server: Server,
     mut stopped: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
-    let service = CoordinatorServer::new(server)
-        .max_decoding_message_size(MAX_AGENT_MESSAGE_BYTES)
-        .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let stop = async move {
         let _ = stopped.wait_for(|stop| *stop).await;
     };
@@ -301,7 +301,7 @@ async fn serve_sessions(
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .max_concurrent_streams(STREAMS)
         .http2_max_header_list_size(HEADER_BYTES)
-        .add_service(service)
+        .add_service(server)
         .serve_with_incoming_shutdown(ReceiverStream::new(connections), stop)
         .await
         .context("gRPC server")

@@ -1,13 +1,14 @@
 //! Agents: who is connected, what they said, and what they should know.
 //!
-//! This file and `desired` decide and belong to the state machine; `limits` decides how much an agent may say; `door` and
-//! `server` speak TLS and gRPC.
+//! This file and `desired` decide and belong to the state machine; `limits` decides how much an agent may say; `door`, `wire`
+//! and `server` speak TLS and gRPC.
 
 pub mod desired;
 pub mod door;
 pub mod limits;
 pub mod refusal;
 pub mod server;
+pub mod wire;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -61,6 +62,9 @@ impl Core {
             _ => {}
         }
         let former_instance = std::mem::take(&mut node.last_instance);
+        if former_instance.is_empty() {
+            self.last_arrival = now.mono;
+        }
         node.last_instance.clone_from(&hello.instance);
         node.session = Some(Session {
             id: session,
@@ -353,15 +357,17 @@ impl Core {
     fn asked(&mut self, id: NodeId, ask: Ask) {
         for (references, asks) in [(ask.references, true), (ask.withdrawn, false)] {
             for reference in references {
-                let Some(image) = self
-                    .images
-                    .id(&reference)
-                    .and_then(|i| self.images.get_mut(i))
-                else {
+                let Some(image_id) = self.images.id(&reference) else {
+                    continue;
+                };
+                let Some(image) = self.images.get_mut(image_id) else {
                     continue;
                 };
                 if image.targeted.contains(id) {
                     image.asked.set(id, asks);
+                    if asks && image.inquiry.knows_contents() {
+                        self.stale.insert((id, image_id));
+                    }
                 }
             }
         }

@@ -28,7 +28,7 @@ const LONGEST: Duration = Duration::from_secs(5);
 
 /// A watch that was refused is tried again by then at the latest; if no refusal has come, it is allowed now. A watch that works
 /// says nothing before something changes.
-const SILENCE: Duration = Duration::from_secs(15);
+pub(crate) const SILENCE: Duration = Duration::from_secs(15);
 
 /// The wait after an error of a watch: doubles from a tenth of a second up to [`LONGEST`].
 #[derive(Debug, Default)]
@@ -122,7 +122,7 @@ pub async fn watch<K, T>(
 }
 
 /// Whether the error is a missing right, which is noted.
-fn refused(error: &watcher::Error, work: &str, rights: &Rights) -> bool {
+pub(crate) fn refused(error: &watcher::Error, work: &str, rights: &Rights) -> bool {
     match error {
         watcher::Error::InitialListFailed(error)
         | watcher::Error::WatchStartFailed(error)

@@ -37,43 +37,49 @@ impl Tasks {
     }
 
     /// Runs until `stop` turns true, then gives the tasks `grace` to end by themselves; those that do not are dropped.
-    pub async fn run(
-        mut self,
-        mut stop: watch::Receiver<bool>,
-        grace: Duration,
-    ) -> anyhow::Result<()> {
+    pub async fn run(mut self, stop: watch::Receiver<bool>, grace: Duration) -> anyhow::Result<()> {
+        let mut told = stop.clone();
         let stopped = async {
             // An error means that the sender is gone, and with it the task that held it.
-            let _ = stop.wait_for(|stop| *stop).await;
+            let _ = told.wait_for(|stop| *stop).await;
         };
         let ended = tokio::select! {
             biased;
-            () = stopped => None,
             Some(ended) = self.ending.join_next_with_id() => Some(ended),
             Some(ended) = self.endless.join_next_with_id() => Some(ended),
+            () = stopped => None,
         };
         if let Some(ended) = ended {
             let (name, result) = named(&self.names, ended);
-            result.map_err(|error| error.context(format!("task {name} failed")))?;
-            anyhow::bail!("task {name} ended although nobody told it to");
+            // On another thread a task may see the stop, and end, before this one does.
+            if *stop.borrow() {
+                log_end(name, result);
+            } else {
+                result.map_err(|error| error.context(format!("task {name} failed")))?;
+                anyhow::bail!("task {name} ended although nobody told it to");
+            }
         }
         let ending = async {
             while let Some(ended) = self.ending.join_next_with_id().await {
                 let (name, result) = named(&self.names, ended);
-                match result {
-                    Ok(()) => debug!(task = name, "task ended"),
-                    Err(error) => warn!(
-                        task = name,
-                        error = format!("{error:#}"),
-                        "task failed while stopping"
-                    ),
-                }
+                log_end(name, result);
             }
         };
         if tokio::time::timeout(grace, ending).await.is_err() {
             debug!(tasks = self.ending.len(), "tasks dropped at the end");
         }
         Ok(())
+    }
+}
+
+fn log_end(name: &'static str, result: anyhow::Result<()>) {
+    match result {
+        Ok(()) => debug!(task = name, "task ended"),
+        Err(error) => warn!(
+            task = name,
+            error = format!("{error:#}"),
+            "task failed while stopping"
+        ),
     }
 }
 
@@ -127,6 +133,17 @@ mod tests {
         let began = tokio::time::Instant::now();
         tasks.run(stopped, Duration::from_secs(20)).await.unwrap();
         assert_eq!(began.elapsed(), Duration::from_secs(20));
+    }
+
+    #[tokio::test]
+    async fn a_task_that_ends_before_the_stop_is_seen_here_was_told_to() {
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = Tasks::default();
+        tasks.spawn("probe server", async move {
+            stop.send_replace(true);
+            Ok(())
+        });
+        tasks.run(stopped, Duration::ZERO).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]

@@ -12,8 +12,10 @@ use kube::api::DeleteParams;
 use kube::{Api, Client};
 use serde_json::json;
 use tokio::task::JoinHandle;
+use tonic::Status;
 
 use crate::coordinator::{NAMESPACE, TLS_NAME};
+use crate::raw_session::RawSession;
 use crate::{objects, tokens};
 
 /// The agents' ServiceAccount.
@@ -95,6 +97,12 @@ impl AgentPod {
     /// The certificates in the volume.
     pub fn authorities(&self) -> Result<String> {
         std::fs::read_to_string(self.folder.join("ca.crt")).context("read the authorities")
+    }
+
+    /// Opens a session as the agent in this pod would, at a coordinator's address (`127.0.0.1:port`); the inner error is the
+    /// coordinator's refusal.
+    pub async fn open_session(&self, address: &str) -> Result<Result<RawSession, Status>> {
+        RawSession::open_secure(address, &self.authorities()?, Some(&self.token()?)).await
     }
 
     /// Deletes the pod object; the agent, which is no real part of it, goes on.

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
 use tokio::process::Command;
 
 use crate::parts;
@@ -75,6 +76,21 @@ pub async fn digest(place: &Place) -> Result<String> {
         format!("docker://{}", place.image),
     ]);
     Ok(run(&arguments).await?.trim().to_owned())
+}
+
+/// All tags of a repository.
+pub async fn tags(place: &Place) -> Result<Vec<String>> {
+    let mut arguments = vec!["list-tags".to_owned()];
+    arguments.extend(place.flags(""));
+    arguments.push(format!("docker://{}", place.image));
+    let listed: Listed = serde_json::from_str(&run(&arguments).await?).context("parse the tags")?;
+    Ok(listed.tags)
+}
+
+#[derive(Deserialize)]
+struct Listed {
+    #[serde(rename = "Tags")]
+    tags: Vec<String>,
 }
 
 async fn run(arguments: &[String]) -> Result<String> {

@@ -207,8 +207,16 @@ fn changes_at(now: Now, image: &Image) -> Option<Duration> {
         .failures
         .values()
         .filter(|failure| failure.attempts <= 1);
+    let refusal = image
+        .inquiry
+        .refusal()
+        .filter(|failure| failure.attempts <= 1);
+    let mismatch = image.inquiry.found_foreign(image.expected.as_deref());
     first_failures
-        .map(|failure| failure.at + FIRST_FAILURE)
+        .chain(refusal)
+        .map(|failure| failure.at)
+        .chain(mismatch)
+        .map(|at| at + FIRST_FAILURE)
         .filter(|at| *at > now.mono)
         .min()
 }

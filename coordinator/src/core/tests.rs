@@ -7,6 +7,7 @@ mod failures;
 mod landing;
 mod limits;
 mod misbehaviour;
+mod resolve;
 mod restarts;
 mod sessions;
 mod terms;
@@ -40,13 +41,18 @@ struct World {
     revoked: Vec<u64>,
     events: Vec<String>,
     wanted_secrets: Vec<String>,
+    questions: Vec<Question>,
 }
 
 impl World {
     /// A coordinator that knows `nodes` nodes named n1, n2 ..., with agents numbered alike, and no image.
     fn new(nodes: u64) -> Self {
+        Self::with(nodes_check(), nodes)
+    }
+
+    fn with(config: Config, nodes: u64) -> Self {
         let mut world = Self {
-            core: Core::new(Config::default()),
+            core: Core::new(config),
             now: Duration::from_secs(1000),
             written: BTreeMap::new(),
             writes: 0,
@@ -57,6 +63,7 @@ impl World {
             revoked: Vec::new(),
             events: Vec::new(),
             wanted_secrets: Vec::new(),
+            questions: Vec::new(),
         };
         world.step(Input::Policy(Change::Replaced(Vec::new())));
         world.step(Input::Image(Change::Replaced(Vec::new())));
@@ -94,6 +101,7 @@ impl World {
                 }
                 Output::Publish(event) => self.events.push(event.reason),
                 Output::WantSecrets(names) => self.wanted_secrets = names.into_iter().collect(),
+                Output::Resolve(question) => self.questions.push(question),
                 Output::Count(_) => {}
             }
         }
@@ -286,6 +294,14 @@ impl World {
             .find(|c| c.type_ == kind)
             .unwrap();
         (condition.reason.clone(), condition.message.clone())
+    }
+}
+
+/// Nodes check tags, as with `--resolve-tags=false`.
+fn nodes_check() -> Config {
+    Config {
+        resolve_tags: false,
+        ..Config::default()
     }
 }
 

@@ -17,10 +17,15 @@ use tracing::{info, warn};
 
 use crate::core::Input;
 use crate::credentials::Secret;
-use crate::watch::Patience;
+use crate::rights::Rights;
+use crate::watch::{Patience, SILENCE, refused};
 
 /// Before a Secret that could not be read is read again.
 const RETRY: Duration = Duration::from_secs(5);
+/// What a missing right to list or watch Secrets is in the way of.
+const WATCHING: &str = "watch pull secrets";
+/// What a missing right to get one is in the way of.
+const READING: &str = "read pull secrets";
 
 /// Reads for ever what `wanted` names, and again whatever of it changes.
 pub async fn read(
@@ -28,6 +33,7 @@ pub async fn read(
     namespace: String,
     mut wanted: watch::Receiver<BTreeSet<String>>,
     inputs: mpsc::Sender<Input>,
+    rights: Rights,
 ) {
     if wanted.wait_for(|names| !names.is_empty()).await.is_err() {
         return;
@@ -40,9 +46,12 @@ pub async fn read(
         api: Api::namespaced(client, &namespace),
         namespace,
         inputs,
+        rights,
+        may_watch: true,
         versions: None,
         listing: BTreeMap::new(),
         told: BTreeMap::new(),
+        forbidden: BTreeSet::new(),
     };
     loop {
         let names = wanted.borrow_and_update().clone();
@@ -58,6 +67,7 @@ pub async fn read(
                 return;
             },
             () = tokio::time::sleep(RETRY), if !is_complete => {}
+            () = tokio::time::sleep(SILENCE), if is_complete && !reader.may_watch => reader.watches(),
         }
     }
 }
@@ -66,12 +76,17 @@ struct Reader {
     api: Api<v1::Secret>,
     namespace: String,
     inputs: mpsc::Sender<Input>,
+    rights: Rights,
+    /// As far as the last answer to a list or watch says.
+    may_watch: bool,
     /// Resource versions by name; `None` before the first list.
     versions: Option<BTreeMap<String, String>>,
     /// A list that is still coming in.
     listing: BTreeMap<String, String>,
     /// Which version of each wanted Secret the state machine knows; `None`: that there is none.
     told: BTreeMap<String, Option<String>>,
+    /// Those of which the state machine knows that they may not be read.
+    forbidden: BTreeSet<String>,
 }
 
 impl Reader {
@@ -82,23 +97,37 @@ impl Reader {
                 let version = secret.resource_version().unwrap_or_default();
                 self.listing.insert(secret.name_any(), version);
             }
-            watcher::Event::InitDone => self.versions = Some(std::mem::take(&mut self.listing)),
+            watcher::Event::InitDone => {
+                self.versions = Some(std::mem::take(&mut self.listing));
+                // Whether they may be read is found out anew.
+                self.forbidden.clear();
+                self.watches();
+            }
             watcher::Event::Apply(secret) => {
                 let version = secret.resource_version().unwrap_or_default();
                 let versions = self.versions.get_or_insert_default();
                 versions.insert(secret.name_any(), version);
+                self.watches();
             }
             watcher::Event::Delete(secret) => {
                 self.versions
                     .get_or_insert_default()
                     .remove(&secret.name_any());
+                self.watches();
             }
         }
+    }
+
+    /// Nothing is in the way of the watch.
+    fn watches(&mut self) {
+        self.may_watch = true;
+        self.rights.granted(WATCHING);
     }
 
     /// Reads what is wanted and not known in its present version. False if some of it could not be read.
     async fn catch_up(&mut self, wanted: &BTreeSet<String>) -> bool {
         self.told.retain(|name, _| wanted.contains(name));
+        self.forbidden.retain(|name| wanted.contains(name));
         let Some(versions) = &self.versions else {
             return true;
         };
@@ -116,37 +145,49 @@ impl Reader {
             match read {
                 Ok(secret) => {
                     self.told.insert(name.clone(), version);
+                    self.forbidden.remove(&name);
                     let secret = secret.map_or_else(|| self.missing(&name), |s| parse(&name, &s));
                     self.tell(name, secret).await;
                 }
                 Err(error) => {
-                    warn!(secret = name, namespace = self.namespace, error = %error, "cannot get the Secret, will retry");
                     is_complete = false;
+                    self.rights.heard(READING, Some(&error));
                     if is_forbidden(&error) {
-                        let secret = self.forbidden("get", &name);
-                        self.tell(name, secret).await;
+                        self.forbid(name, "get").await;
+                    } else {
+                        warn!(secret = name, namespace = self.namespace, error = %error, "cannot get the Secret, will retry");
                     }
                 }
             }
         }
+        if is_complete {
+            self.rights.granted(READING);
+        }
         is_complete
     }
 
-    /// Pulls go on without credentials where the coordinator may not read any: an image may need none.
     async fn cannot_watch(&mut self, error: &watcher::Error, wanted: &BTreeSet<String>) {
         warn!(namespace = self.namespace, error = %error, "cannot list or watch Secrets, will retry");
-        let forbidden = match error {
-            watcher::Error::InitialListFailed(error)
-            | watcher::Error::WatchStartFailed(error)
-            | watcher::Error::WatchFailed(error) => is_forbidden(error),
-            _ => false,
-        };
-        if !forbidden || self.versions.is_some() {
+        if !refused(error, WATCHING, &self.rights) {
             return;
         }
-        for name in wanted {
-            let secret = self.forbidden("list and watch", name);
-            self.tell(name.clone(), secret).await;
+        self.may_watch = false;
+        // What was listed before is known, though not what becomes of it.
+        if self.versions.is_none() {
+            for name in wanted {
+                self.forbid(name.clone(), "list and watch").await;
+            }
+        }
+    }
+
+    /// Says so once. Pulls go on without credentials where the coordinator may not read any: an image may need none.
+    async fn forbid(&mut self, name: String, verbs: &str) {
+        if self.forbidden.insert(name.clone()) {
+            let why = format!(
+                "the coordinator may not {verbs} Secrets in namespace {}, so \"{name}\" is not used: grant it by a Role",
+                self.namespace
+            );
+            self.tell(name, Secret::Unusable(why)).await;
         }
     }
 
@@ -164,13 +205,6 @@ impl Reader {
     fn missing(&self, name: &str) -> Secret {
         Secret::Unusable(format!(
             "Secret \"{name}\" not found in namespace {}: make it there",
-            self.namespace
-        ))
-    }
-
-    fn forbidden(&self, verbs: &str, name: &str) -> Secret {
-        Secret::Unusable(format!(
-            "the coordinator may not {verbs} Secrets in namespace {}, so \"{name}\" is not used: grant it by a Role",
             self.namespace
         ))
     }

@@ -100,14 +100,13 @@ impl Reviewer {
 
     /// The node of a token as of now.
     pub async fn review(&self, token: &Token) -> Result<String, Error> {
-        let asking = async {
-            // Never closed.
-            let _room = self.room.acquire().await;
-            self.ask(token).await
-        };
-        let verdict = tokio::time::timeout(TIMEOUT, asking)
+        // Never closed. Waiting here says nothing about the API server: while a whole cluster comes back, it is the queue that is
+        // long, and who cannot wait goes away by itself.
+        let room = self.room.acquire().await;
+        let verdict = tokio::time::timeout(TIMEOUT, self.ask(token))
             .await
             .unwrap_or(Err(Error::Silent))?;
+        drop(room);
         let now = self.begin.elapsed();
         self.memory().keep(now, fingerprint(token), verdict.clone());
         Ok(verdict?)

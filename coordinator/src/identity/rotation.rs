@@ -10,8 +10,8 @@ use jiff::Timestamp;
 
 use crate::identity::authority::Authority;
 
-/// The list is looked at this often even if nothing is due: somebody may have deleted or changed it.
-const LONGEST_LOOK: Duration = Duration::from_secs(60);
+/// The list is looked at this often even if nothing is due and no watch says that it changed: a watch may not be allowed.
+const LONGEST_LOOK: Duration = Duration::from_secs(3600);
 const SHORTEST_LOOK: Duration = Duration::from_millis(200);
 
 /// Those that have not ended.
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_look_is_at_the_next_turn_and_within_a_minute() {
+    fn the_next_look_is_at_the_next_turn_and_within_an_hour() {
         let first = [authority(0, 120)];
         assert_eq!(next_look(&first, at(0)), Duration::from_secs(20));
         assert_eq!(next_look(&first, at(70)), Duration::from_secs(10));

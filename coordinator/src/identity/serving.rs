@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures::{Stream, StreamExt};
 use jiff::Timestamp;
 use rustls::ServerConfig;
 use rustls::crypto::ring::default_provider;
@@ -17,7 +19,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::identity::authority::Authority;
-use crate::identity::store::Store;
+use crate::identity::store::{Error, Store};
 use crate::identity::{Standing, rotation, set};
 
 /// Wait after a failure to agree on the authorities.
@@ -56,6 +58,8 @@ impl Serving {
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(self.clone()));
         config.alpn_protocols = vec![b"h2".to_vec()];
+        // Agents connect once in a long while, and anew each time.
+        config.send_tls13_tickets = 0;
         Ok(config)
     }
 
@@ -87,6 +91,7 @@ impl Own {
         serving: Serving,
         standing: Arc<watch::Sender<Standing>>,
     ) -> anyhow::Result<()> {
+        let mut changes = pin!(store.changes());
         let mut published = Vec::new();
         let mut signed_by: Option<Authority> = None;
         let mut trouble: Option<String> = None;
@@ -128,7 +133,8 @@ impl Own {
             } else {
                 rotation::next_look(&published, now)
             };
-            tokio::time::sleep(wait).await;
+            // Dropped, it loses nothing: a change wakes, and the next look finds it anyway.
+            let _ = tokio::time::timeout(wait, changed(&mut changes)).await;
         }
     }
 
@@ -138,6 +144,20 @@ impl Own {
             .context("sign a certificate")?;
         CertifiedKey::from_der(vec![certificate], key, &default_provider())
             .context("use a certificate of our own")
+    }
+}
+
+/// Waits until what is stored may have changed. Without the right to watch, that is never.
+async fn changed(changes: &mut (impl Stream<Item = Result<(), Error>> + Unpin)) {
+    while let Some(change) = changes.next().await {
+        match change {
+            Ok(()) => return,
+            Err(error) => warn!(
+                class = error.class(),
+                error = %error,
+                "changes of the certificate authorities are seen late, will retry"
+            ),
+        }
     }
 }
 

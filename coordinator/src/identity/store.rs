@@ -7,15 +7,20 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures::{Stream, StreamExt, stream};
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::{ObjectMeta, PostParams};
+use kube::core::PartialObjectMeta;
+use kube::runtime::watcher::Event;
+use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use tracing::{info, warn};
 
 use crate::identity::authority::Authority;
 use crate::identity::rotation;
+use crate::watch::Patience;
 
 /// The Secret with the authorities and their keys.
 pub const SECRET: &str = "drop-coordinator-tls";
@@ -48,6 +53,19 @@ pub enum Error {
         #[source]
         source: Box<kube::Error>,
     },
+    /// Nothing tells when they change.
+    #[error("cannot list or watch {resource} {name} in namespace {namespace}: {source}")]
+    Watch {
+        /// As RBAC names it.
+        resource: &'static str,
+        /// Of the object.
+        name: &'static str,
+        /// Of the release.
+        namespace: String,
+        /// What happened to the watch.
+        #[source]
+        source: Box<watcher::Error>,
+    },
     /// The API server did not answer in time.
     #[error("the API server does not answer")]
     Silent,
@@ -65,6 +83,7 @@ impl Error {
     pub fn class(&self) -> &'static str {
         match self {
             Self::Request { .. } => "request",
+            Self::Watch { .. } => "watch",
             Self::Silent => "timeout",
             Self::Make(_) => "certificate",
             Self::Contended => "contended",
@@ -106,6 +125,47 @@ impl Store {
         };
         let agreed = tokio::time::timeout(TIMEOUT, agreeing).await;
         agreed.unwrap_or(Err(Error::Silent))
+    }
+
+    /// Says for ever when one of the two objects may have changed. Only their metadata is watched: what they hold is read when
+    /// it is needed.
+    pub fn changes(&self) -> impl Stream<Item = Result<(), Error>> + use<> {
+        let client = self.secrets.clone().into_client();
+        let secret = self.watch::<Secret>(client.clone(), "secrets", SECRET);
+        let config_map = self.watch::<ConfigMap>(client, "configmaps", CONFIG_MAP);
+        stream::select(secret, config_map)
+    }
+
+    fn watch<K>(
+        &self,
+        client: Client,
+        resource: &'static str,
+        name: &'static str,
+    ) -> impl Stream<Item = Result<(), Error>> + use<K>
+    where
+        K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+            + Clone
+            + std::fmt::Debug
+            + Send
+            + 'static,
+    {
+        let namespace = self.namespace.clone();
+        let metadata: Api<PartialObjectMeta<K>> = Api::namespaced(client, &namespace);
+        let this_one = watcher::Config::default().fields(&format!("metadata.name={name}"));
+        let events = watcher(metadata, this_one).backoff(Patience::default());
+        events.filter_map(move |event| {
+            let change = match event {
+                Ok(Event::Apply(_) | Event::Delete(_) | Event::InitDone) => Some(Ok(())),
+                Ok(Event::Init | Event::InitApply(_)) => None,
+                Err(source) => Some(Err(Error::Watch {
+                    resource,
+                    name,
+                    namespace: namespace.clone(),
+                    source: Box::new(source),
+                })),
+            };
+            std::future::ready(change)
+        })
     }
 
     async fn try_once(

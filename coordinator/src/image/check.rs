@@ -17,7 +17,8 @@ impl Core {
         }
     }
 
-    fn next_check(&self, now: Now, id: ImageId) -> Option<Duration> {
+    /// When the tag is to be checked next, if its interval says so.
+    pub(crate) fn next_check(&self, now: Now, id: ImageId) -> Option<Duration> {
         let image = self.images.get(id)?;
         if image.pinned || image.check.due.is_some() {
             return None;
@@ -57,6 +58,7 @@ impl Core {
                     && image.check.checker.is_none()
                     && image.check.not_before <= now.mono
                     && image.granted.is_empty()
+                    && !self.awaits_registry(image)
             })
             .map(|(id, _)| id)
             .collect();

@@ -230,11 +230,14 @@ impl Core {
             wakes.push((failure.retry, Wake::Retry(id, node)));
             image.failures.entry(node).or_insert(failure);
         }
+        if let Some(until) = first_retry {
+            image.inquiry.wait_until(until);
+            wakes.push((until, Wake::Schedule));
+        }
         if let Some(until) = first_retry
             && image.probe != Probe::Proven
         {
             image.probe = Probe::Waiting { until };
-            wakes.push((until, Wake::Schedule));
         }
         for (at, wake) in wakes {
             self.wake(at, wake);
@@ -250,6 +253,10 @@ impl Core {
             image.probe = Probe::Unproven;
         }
         image.foreign_platforms.clear();
+        image.inquiry.ask_anew(now.mono);
+        if let Some(host) = self.hosts.get_mut(&image.host) {
+            host.reach_again();
+        }
         image.blocked = NodeSet::default();
         for failure in image.failures.values_mut() {
             failure.retry = now.mono;

@@ -62,6 +62,8 @@ pub struct Policy {
     last_start: Option<(NodeId, Duration)>,
     /// The start before the last one.
     start_before: Option<(NodeId, Duration)>,
+    /// The last start was of a pull that had failed before.
+    pub retried: bool,
 }
 
 /// The answer of [`Policy::admits`].

@@ -2,6 +2,11 @@
 //!
 //! Images in order of priority and name; for each, the nodes that ask for it, in turn. A pull starts where the image's probe,
 //! its registry host, its policy and the node all have room; an image that must wait does not hold back the next one.
+//!
+//! Under one policy, pulls that failed before take turns with others: images that fail again and again, each time for as long
+//! as a pull may take, would else keep a narrow policy to themselves.
+
+use std::time::Duration;
 
 use drop_api::ImagePullPolicy;
 use drop_proto::{CoordinatorMessage, Revoke, coordinator_message};
@@ -25,13 +30,35 @@ impl Core {
     }
 
     fn grant_in(&mut self, now: Now, order: &Order) {
+        let mut yielding = Vec::new();
         for ((_, name), image) in order {
             while !self.free.is_empty()
                 && let Some(node) = self.next_node(now, name, *image)
             {
+                if let Some(since) = self.yields(name, *image, node) {
+                    yielding.push((since, name, *image));
+                    break;
+                }
                 self.grant(now, name, *image, node);
             }
         }
+        yielding.sort_unstable();
+        for (_, name, image) in yielding {
+            while !self.free.is_empty()
+                && let Some(node) = self.next_node(now, name, image)
+            {
+                self.grant(now, name, image, node);
+            }
+        }
+    }
+
+    /// Since when the pull could be tried again, if it failed before and the policy's last one had as well: it is another's turn.
+    fn yields(&self, name: &str, image: ImageId, node: NodeId) -> Option<Duration> {
+        let policy = self.policies.get(&self.objects.get(name)?.policy)?;
+        if !policy.retried {
+            return None;
+        }
+        self.images.get(image)?.failed_until(node)
     }
 
     /// A new process grants nothing until each grant that may be out is known: every target node's agent has said what it
@@ -65,7 +92,11 @@ impl Core {
             self.wake(until, Wake::Schedule);
             return None;
         }
-        if !image.probe.admits(now.mono) {
+        if !image.probe.admits(now.mono) || self.awaits_registry(image) {
+            return None;
+        }
+        if let Some(refusal) = image.inquiry.refusal().filter(|r| r.retry > now.mono) {
+            self.wake(refusal.retry, Wake::Schedule);
             return None;
         }
         let mut candidates = image.asked.clone();
@@ -78,6 +109,9 @@ impl Core {
                 candidates.subtract(&self.nodes_of(platform));
                 alarm = Some(*until);
             }
+        }
+        for platform in image.inquiry.foreign_platforms(image.expected.as_deref()) {
+            candidates.subtract(&self.nodes_of(platform));
         }
         if !image.probe.is_proven() {
             candidates = image.least_tried(candidates);
@@ -119,7 +153,11 @@ impl Core {
             }
             policy::Admission::Full => return None,
         }
-        candidates.next_after(self.cursor)
+        let node = candidates.next_after(self.cursor)?;
+        if self.awaits_contents(now, id, node, &candidates) {
+            return None;
+        }
+        Some(node)
     }
 
     fn nodes_of(&self, platform: &str) -> NodeSet {
@@ -160,6 +198,7 @@ impl Core {
             },
         ));
         self.cursor = node_id;
+        let is_retry = image.failed_until(node_id).is_some();
         node.grants.push(token);
         image.granted.insert(node_id);
         image.probe.granted(token);
@@ -170,6 +209,7 @@ impl Core {
         let policy = object.policy.clone();
         if let Some(policy) = self.policies.get_mut(&policy) {
             policy.started(now.mono, node_id);
+            policy.retried = is_retry;
         }
         let expires = now.mono + self.config.grant_ttl;
         self.grants.insert(

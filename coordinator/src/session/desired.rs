@@ -110,10 +110,14 @@ impl Core {
         // A digest that was not checked since the image was wanted is not yet what the tag names.
         let digest = image.expected.as_deref().filter(|_| !image.never_checked());
         let expected_digest = digest.unwrap_or_default();
+        let platform = self.nodes.get(node).map(|n| n.runtime.platform.as_str());
+        let compressed_bytes = image
+            .inquiry
+            .compressed_bytes(image.expected.as_deref(), platform.unwrap_or_default());
         let known = image.told.iter().find(|told| {
             told.expected_digest == expected_digest
                 && (told.pull_policy, told.priority, told.check) == (pull_policy, priority, check)
-                && told.compressed_bytes == image.compressed_bytes
+                && told.compressed_bytes == compressed_bytes
         });
         if let Some(known) = known {
             return Some(Arc::clone(known));
@@ -124,7 +128,7 @@ impl Core {
             expected_digest: expected_digest.to_owned(),
             priority,
             check,
-            compressed_bytes: image.compressed_bytes,
+            compressed_bytes,
         });
         let image = self.images.get_mut(id)?;
         image.told.retain(|told| Arc::strong_count(told) > 1);

@@ -53,6 +53,12 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// The term under which the session was taken is over.
+    #[must_use]
+    pub fn no_more() -> Self {
+        Self::NotLeading("this replica does not lead any more".to_owned())
+    }
+
     /// One word of a closed set.
     #[must_use]
     pub fn class(&self) -> &'static str {

@@ -4,18 +4,21 @@
 //! and for which node, that the first message is a Hello and comes soon, and that an agent that does not read or says too much is
 //! let go.
 
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use drop_proto::{AgentMessage, CoordinatorMessage, Hello, agent_message, coordinator_server};
-use futures::Stream;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio_stream::StreamExt as _;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::metadata::MetadataMap;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::Status;
+use tonic::body::Body;
+use tonic::server::NamedService;
+use tower::Service;
 use tracing::{debug, info, warn};
 
 use crate::identity::review::{self, Reviewer};
@@ -27,6 +30,7 @@ use crate::metrics;
 use crate::session::door::Peer;
 use crate::session::limits::{Allowance, MESSAGE_COST, Openings, SAYING, cost};
 use crate::session::refusal::Refusal;
+use crate::session::wire::{Incoming, Outgoing};
 
 /// A Hello that takes longer is none.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -44,10 +48,13 @@ pub enum SessionEvent {
     Closed(SessionId),
 }
 
+/// Boxed: a queue has room for many from the beginning, and there is one for each node.
+type Sender = mpsc::Sender<Result<Box<CoordinatorMessage>, Status>>;
+
 /// The way back to one agent. Dropping it ends the session.
 #[derive(Debug)]
 pub struct Outbox {
-    messages: mpsc::Sender<Result<CoordinatorMessage, Status>>,
+    messages: Sender,
     _open: oneshot::Sender<()>,
 }
 
@@ -55,7 +62,7 @@ impl Outbox {
     /// Queues a message. False: the agent does not read, or is gone.
     #[must_use]
     pub fn send(&self, message: CoordinatorMessage) -> bool {
-        self.messages.try_send(Ok(message)).is_ok()
+        self.messages.try_send(Ok(Box::new(message))).is_ok()
     }
 
     /// Ends the session with an error that the agent will show.
@@ -89,8 +96,11 @@ pub struct Desk {
     pub events: mpsc::Sender<SessionEvent>,
 }
 
-/// The service.
-pub struct Server {
+/// The service. Clones share it.
+#[derive(Clone)]
+pub struct Server(Arc<Shared>);
+
+struct Shared {
     desk: watch::Receiver<Option<Desk>>,
     role: watch::Receiver<Role>,
     guard: Arc<Guard>,
@@ -107,31 +117,51 @@ impl Server {
         role: watch::Receiver<Role>,
         guard: Guard,
     ) -> Self {
-        Self {
+        Self(Arc::new(Shared {
             desk,
             role,
             guard: Arc::new(guard),
             openings: Arc::default(),
             begin: Instant::now(),
             next: AtomicU64::new(1),
-        }
+        }))
+    }
+}
+
+impl NamedService for Server {
+    const NAME: &'static str = coordinator_server::SERVICE_NAME;
+}
+
+/// In place of the generated service, for the sake of [`crate::session::wire`].
+impl Service<Request<Body>> for Server {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
     }
 
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let shared = Arc::clone(&self.0);
+        Box::pin(async move {
+            let answer = match request.uri().path().rsplit_once('/') {
+                Some((_, "Session")) => shared.session(request).await,
+                _ => Err(Status::unimplemented("there is no such method")),
+            };
+            Ok(answer.unwrap_or_else(Status::into_http))
+        })
+    }
+}
+
+impl Shared {
     fn desk(&self) -> Result<Desk, Refusal> {
         let desk = self.desk.borrow().clone();
         desk.filter(|desk| desk.term.is_on())
             .ok_or_else(|| Refusal::NotLeading(self.role.borrow().refusal()))
     }
-}
 
-#[tonic::async_trait]
-impl coordinator_server::Coordinator for Server {
-    type SessionStream = Pin<Box<dyn Stream<Item = Result<CoordinatorMessage, Status>> + Send>>;
-
-    async fn session(
-        &self,
-        request: Request<Streaming<AgentMessage>>,
-    ) -> Result<Response<Self::SessionStream>, Status> {
+    async fn session(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
         let Some(peer) = request.extensions().get::<Peer>().cloned() else {
             return Err(Status::internal("a connection that came through no door"));
         };
@@ -141,8 +171,8 @@ impl coordinator_server::Coordinator for Server {
         };
         // Before the token is looked at: a follower asks the API server for nothing.
         let Desk { term, events } = self.desk().map_err(refuse)?;
-        let proof = self.guard.check(request.metadata()).await.map_err(refuse)?;
-        let (messages, outbound) = mpsc::channel(OUTBOX);
+        let proof = self.guard.check(request.headers()).await.map_err(refuse)?;
+        let (messages, queue) = mpsc::channel(OUTBOX);
         let session = Session {
             id: SessionId(self.next.fetch_add(1, Ordering::Relaxed)),
             peer,
@@ -150,30 +180,17 @@ impl coordinator_server::Coordinator for Server {
             guard: Arc::clone(&self.guard),
             openings: Arc::clone(&self.openings),
             begin: self.begin,
-            inbound: request.into_inner(),
+            inbound: Incoming::new(request.into_body()),
             messages,
             events,
         };
         // Headers must go out before the first message comes in, or both sides would wait for each other.
         tokio::spawn(session.run());
-        let fenced = ReceiverStream::new(outbound).map(move |message| fenced(&term, message));
-        Ok(Response::new(Box::pin(fenced)))
+        let mut response = Response::new(Body::new(Outgoing::new(term, queue)));
+        let grpc = HeaderValue::from_static("application/grpc");
+        response.headers_mut().insert(CONTENT_TYPE, grpc);
+        Ok(response)
     }
-}
-
-/// The last look before a message goes out: what was decided under a term that is over is not said any more.
-fn fenced(
-    term: &Term,
-    message: Result<CoordinatorMessage, Status>,
-) -> Result<CoordinatorMessage, Status> {
-    match message {
-        Ok(_) if !term.is_on() => Err(Status::from(&no_more())),
-        message => message,
-    }
-}
-
-fn no_more() -> Refusal {
-    Refusal::NotLeading("this replica does not lead any more".to_owned())
 }
 
 /// What an agent showed of itself before its Hello.
@@ -183,11 +200,11 @@ enum Proof {
 }
 
 impl Guard {
-    async fn check(&self, metadata: &MetadataMap) -> Result<Proof, Refusal> {
+    async fn check(&self, headers: &HeaderMap) -> Result<Proof, Refusal> {
         let Self::Tokens { reviewer, .. } = self else {
             return Ok(Proof::None);
         };
-        let header = metadata.get("authorization");
+        let header = headers.get(AUTHORIZATION);
         let token = header
             .and_then(|header| header.to_str().ok()?.strip_prefix("Bearer "))
             .map(|token| Token(token.to_owned()))
@@ -221,8 +238,8 @@ struct Session {
     guard: Arc<Guard>,
     openings: Arc<Mutex<Openings>>,
     begin: Instant,
-    inbound: Streaming<AgentMessage>,
-    messages: mpsc::Sender<Result<CoordinatorMessage, Status>>,
+    inbound: Incoming,
+    messages: Sender,
     events: mpsc::Sender<SessionEvent>,
 }
 
@@ -243,7 +260,7 @@ impl Session {
         let opened = SessionEvent::Opened(id, hello, outbox);
         // The receiver is gone when the term or the process ends.
         if self.events.send(opened).await.is_err() {
-            return self.refuse(&no_more());
+            return self.refuse(&Refusal::no_more());
         }
         let (guard, closing) = (Arc::clone(&self.guard), self.messages.clone());
         let proof = std::mem::replace(&mut self.proof, Proof::None);

@@ -173,14 +173,14 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     ),
     mutation(
         "the agent pulls under a token that it was not given",
-        "agent/src/node.rs",
+        "agent/src/node/grant.rs",
         "out.push(Output::Pull {\n            token,",
         "out.push(Output::Pull {\n            token: token + u64::from({on}),",
         "grant",
     ),
     mutation(
         "the agent ignores a Revoke",
-        "agent/src/node.rs",
+        "agent/src/node/grant.rs",
         "if running && !self.images.contains_key(&pull.reference) {",
         "if !{on} && running && !self.images.contains_key(&pull.reference) {",
         "revoke",

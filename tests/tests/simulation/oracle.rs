@@ -12,6 +12,7 @@ mod leaders;
 mod limits;
 mod logins;
 mod passing;
+mod questions;
 mod sessions;
 mod status;
 mod view;
@@ -29,6 +30,7 @@ use grants::Grants;
 use leaders::Leaders;
 use limits::Limits;
 use logins::Logins;
+use questions::Questions;
 use sessions::Sessions;
 use status::Statuses;
 pub(crate) use view::wants;
@@ -69,6 +71,7 @@ pub(crate) struct Oracle {
     leaders: Leaders,
     logins: Logins,
     disks: Disks,
+    questions: Questions,
     /// Of each machine: pulls at once, and whether it is of the platform that every image is made for.
     machines: Vec<(u32, bool)>,
     catalog: Rc<Catalog>,
@@ -109,6 +112,7 @@ impl Oracle {
             leaders: Leaders::default(),
             logins: Logins::default(),
             disks: Disks::default(),
+            questions: Questions::default(),
             machines: Vec::new(),
             catalog,
             hosts_of,
@@ -134,6 +138,7 @@ impl Oracle {
         self.statuses.new_life();
         self.limits.new_life();
         self.logins.new_life();
+        self.questions = Questions::default();
         self.backlog.clear();
         self.orphans.clear();
     }
@@ -187,6 +192,7 @@ impl Oracle {
     fn excuse(&mut self, changed: &Changed) {
         for reference in &changed.references {
             self.backoff.forget_reference(*reference);
+            self.questions.forget(*reference);
             if !self.view.is_named(*reference) {
                 self.orphans.push(*reference);
             }

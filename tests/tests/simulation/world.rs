@@ -11,6 +11,7 @@ mod fault;
 mod inbox;
 mod lease;
 mod network;
+mod questions;
 mod replica;
 mod runtime;
 mod secrets;
@@ -30,6 +31,7 @@ use crate::trace::Trace;
 use api_server::ApiServer;
 pub(crate) use coordinator::Coordinator;
 use network::Conn;
+use questions::Questions;
 use replica::Replica;
 use runtime::{Machine, Runtime};
 
@@ -64,6 +66,7 @@ pub(crate) struct World {
     /// What the registries serve while nothing is wrong.
     supplies: Vec<Supply>,
     dice: Dice,
+    questions: Questions,
     conns: Vec<Conn>,
     /// Terms so far.
     lives: u64,
@@ -114,6 +117,7 @@ impl World {
             scale,
             faults,
             dice: Dice::new(seed, 3),
+            questions: Questions::new(seed),
             conns: Vec::new(),
             lives: 0,
             boots: 0,
@@ -244,6 +248,14 @@ impl World {
                 version,
             } => {
                 return self.write_answered(life, (image, uid), version);
+            }
+            Event::QuestionArrives { life, question } => self.question_arrives(life, &question),
+            Event::QuestionAnswered {
+                life,
+                number,
+                answer,
+            } => {
+                return self.question_answered(life, number, answer);
             }
             Event::AgentStarts { node } => self.agent_starts(node),
             Event::AgentWakes { node, life, at } => return self.agent_wakes(node, life, at),

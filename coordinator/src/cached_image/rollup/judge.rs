@@ -16,6 +16,9 @@ use crate::node_set::NodeId;
 use crate::pacing::host::Host;
 use crate::pacing::{Grant, PROOF_BY_RUNNING};
 
+/// What stands in the status where the registry has no image for a node.
+pub(super) const NO_PLATFORM: &str = "no image for this node's platform";
+
 /// One target node that is not ready.
 pub(super) struct Exception<'a> {
     pub(super) node: NodeId,
@@ -117,7 +120,26 @@ pub(super) fn judge<'a>(
         .hosts
         .get(&image.host)
         .and_then(|host| Some((host.paused_until(now.mono)?, host)));
-    if let Some(failure) = failure {
+    let platform = node.runtime.platform.as_str();
+    if let Some(since) = image
+        .inquiry
+        .lacks_platform(image.expected.as_deref(), platform)
+        .filter(|_| image.reported.contains(id))
+    {
+        let age = now.mono.saturating_sub(since);
+        let reason = reason_of(FailureClass::NoPlatform, 1, age);
+        let exception = Exception::new(id, NodeState::Failed, reason, NO_PLATFORM);
+        return Some(Exception {
+            retry: core.next_check(now, image_id),
+            ..exception
+        });
+    }
+    let refusal = image
+        .inquiry
+        .refusal()
+        .filter(|_| image.reported.contains(id));
+    let latest = [failure, refusal].into_iter().flatten();
+    if let Some(failure) = latest.max_by_key(|failure| failure.at) {
         let exception = failed(now, id, failure, host_pause);
         return Some(match core.secret_problem(image, failure.class) {
             Some(why) => exception.because(why),
@@ -216,7 +238,7 @@ fn waiting<'a>(
         .until(until);
     }
     if let Some((until, host)) = host_pause {
-        let message = if host.is_throttled() {
+        let message = if host.is_throttled(now.mono) {
             with_time(&host.message, now, until)
         } else {
             Cow::Borrowed(host.message.as_str())

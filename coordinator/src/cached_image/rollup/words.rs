@@ -6,7 +6,7 @@ use drop_api::conditions::{progress, ready};
 use drop_api::{ImagePullPolicy, NodeState};
 use jiff::Timestamp;
 
-use super::judge::Exception;
+use super::judge::{Exception, NO_PLATFORM};
 use super::{Counts, NEWEST_DIGEST, UNCHECKED};
 use crate::core::Core;
 use crate::image::ImageId;
@@ -48,6 +48,16 @@ pub(super) fn ready_words(
             .and_then(|id| refresh_failure(core, object, *id))
     {
         message = format!("{message}; {UNCHECKED}: {why}");
+    }
+    if counts.failed == 0
+        && object.facts.spec.image_pull_policy == ImagePullPolicy::Always
+        && let Ok(id) = &object.image
+        && let Some(why) = core
+            .images
+            .get(*id)
+            .and_then(|image| image.inquiry.left_to_nodes())
+    {
+        message = format!("{message}; {why}");
     }
     if object.policy_missing
         && let Some(policy) = &object.facts.spec.policy_ref
@@ -171,6 +181,18 @@ fn refresh_failure<'a>(core: &'a Core, object: &Object, id: ImageId) -> Option<&
         return None;
     }
     let image = core.images.get(id)?;
+    if let Some(why) = image.inquiry.trouble() {
+        return Some(why);
+    }
+    let digest = image.expected.as_deref();
+    let lacks_platform = |id| {
+        let node = core.nodes.get(id);
+        let platform = node.map_or("", |node| node.runtime.platform.as_str());
+        !image.current.contains(id) && image.inquiry.lacks_platform(digest, platform).is_some()
+    };
+    if image.inquiry.found_foreign(digest).is_some() && object.targets.iter().any(lacks_platform) {
+        return Some(NO_PLATFORM);
+    }
     let failures = image.failures.iter().map(|(node, f)| (node, &f.message));
     let refusals = image.refusals.iter().map(|(node, r)| (node, &r.message));
     let (_, message) = failures

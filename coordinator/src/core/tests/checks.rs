@@ -121,7 +121,7 @@ fn a_pull_that_outlives_a_restart_checks_the_tag() {
     assert_eq!(old.status("a").nodes_pulling, 1);
 
     let mut new = World::new(0);
-    new.core = Core::new(Config::default());
+    new.core = Core::new(nodes_check());
     new.now = Duration::from_secs(1);
     new.written = old.written.clone();
     new.step(Input::Policy(Change::Replaced(Vec::new())));
@@ -166,7 +166,7 @@ fn a_restart_checks_a_tag_when_its_interval_is_over_and_not_before() {
     old.pass_secs(600);
 
     let mut new = World::new(0);
-    new.core = Core::new(Config::default());
+    new.core = Core::new(nodes_check());
     new.now = old.now;
     new.written = old.written.clone();
     let node = NodeFacts {

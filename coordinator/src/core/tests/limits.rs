@@ -112,3 +112,49 @@ fn an_object_that_never_pulls_lends_its_policy_to_nobody() {
         world.grants
     );
 }
+
+#[test]
+fn images_that_fail_again_and_again_take_turns_with_the_others() {
+    let mut world = World::new(3);
+    let second = Duration::from_secs(1);
+    let backoff = Backoff {
+        initial: second,
+        max: second,
+    };
+    world.policy(
+        "narrow",
+        Limits {
+            max_nodes: 1,
+            backoff,
+            ..open()
+        },
+    );
+    let tags = ["1", "2", "3", "4"];
+    let references = tags.map(|tag| format!("{IMAGE}:{tag}"));
+    for (name, tag) in ["a", "b", "c", "d"].into_iter().zip(tags) {
+        world.image(name, |spec| {
+            with_policy("narrow")(spec);
+            spec.tag = Some(tag.to_owned());
+        });
+    }
+    let mut pulled: BTreeMap<String, usize> = BTreeMap::new();
+    for reference in &references {
+        world.ask_all(3, reference);
+    }
+    for _ in 0..24 {
+        let (_, grant) = world.grants.last().expect("one runs always");
+        let reference = grant.reference.clone();
+        let (node, token) = world.granted();
+        *pulled.entry(reference.clone()).or_default() += 1;
+        world.pass_secs(5);
+        if reference == references[3] {
+            world.done(node, token, "sha256:d");
+        } else {
+            world.fail(node, token, FailureClass::NotFound);
+        }
+        world.pass_secs(2);
+    }
+    assert_eq!(pulled[&references[3]], 3, "one on each node: {pulled:?}");
+    let tries: Vec<usize> = references[..3].iter().map(|r| pulled[r]).collect();
+    assert!(tries.iter().all(|tries| *tries >= 5), "{pulled:?}");
+}

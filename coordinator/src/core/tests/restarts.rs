@@ -19,7 +19,7 @@ fn a_new_leader_takes_over_what_the_old_one_granted() {
     assert_eq!(node, 1);
 
     let mut new = World::new(0);
-    new.core = Core::new(Config::default());
+    new.core = Core::new(nodes_check());
     let facts = ["n1", "n2"].map(|name| NodeFacts {
         name: name.to_owned(),
         ..NodeFacts::default()
@@ -109,7 +109,7 @@ fn a_restart_writes_nothing_that_is_still_true() {
 /// Another process after `old`: two nodes, no agent yet, and image `a` with what stands in its status.
 fn successor(old: &World) -> World {
     let mut new = World::new(0);
-    new.core = Core::new(Config::default());
+    new.core = Core::new(nodes_check());
     new.now = old.now;
     new.written = old.written.clone();
     let object = new.object("a", 1, with_policy("open"));
@@ -147,6 +147,28 @@ fn a_restart_tells_what_changed_as_soon_as_all_agents_have_spoken() {
     new.connect(2, Vec::new());
     new.lacks(2, REFERENCE);
     new.pass_secs(2);
+    assert_eq!(new.status("a").ready.as_deref(), Some("1/2"));
+}
+
+#[test]
+fn a_restart_shows_no_node_as_lost_while_agents_are_still_coming_back() {
+    let mut old = World::new(2);
+    old.policy("open", open());
+    old.image("a", with_policy("open"));
+    old.ask_all(2, REFERENCE);
+    for _ in 0..2 {
+        let (node, token) = old.granted();
+        old.done(node, token, "sha256:one");
+    }
+    old.pass_secs(5);
+
+    let mut new = successor(&old);
+    new.pass_secs(25);
+    new.connect(1, Vec::new());
+    new.holds(1, REFERENCE, "sha256:one");
+    new.pass_secs(25);
+    assert_eq!(new.writes, 0, "node 2 may be the next to come");
+    new.pass_secs(10);
     assert_eq!(new.status("a").ready.as_deref(), Some("1/2"));
 }
 

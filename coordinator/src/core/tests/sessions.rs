@@ -99,7 +99,7 @@ fn a_node_without_an_agent_is_never_ready_by_hearsay() {
 #[test]
 fn what_agents_say_before_the_first_lists_is_kept() {
     let mut world = World::new(0);
-    world.core = Core::new(Config::default());
+    world.core = Core::new(nodes_check());
     let held = HeldGrant {
         token: 7,
         reference: REFERENCE.to_owned(),

@@ -51,7 +51,7 @@ fn next_leader(world: &World, after: Duration) -> World {
     let mut new = World::new(0);
     let config = Config {
         first_token: 1 << 40,
-        ..Config::default()
+        ..nodes_check()
     };
     new.core = Core::new(config);
     new.now = world.now + after;

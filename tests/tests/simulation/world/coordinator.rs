@@ -66,6 +66,7 @@ impl World {
             truce: crate::oracle::TRUCE,
             // As `lead.rs` does it: no token of another term comes again.
             first_token: self.dice.below(u64::MAX) >> 1,
+            resolve_tags: self.questions.are_asked,
             ..Config::default()
         };
         self.coordinators.push(Coordinator {
@@ -247,6 +248,7 @@ impl World {
                 self.trace
                     .note(now, || format!("event {} {}", event.name, event.reason));
             }
+            Output::Resolve(question) => self.coordinator_asks(life, question)?,
             Output::WantSecrets(names) => self.secrets_wanted(life, &names),
             Output::Count(_) => {}
         }

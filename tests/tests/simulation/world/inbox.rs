@@ -4,6 +4,7 @@
 use std::rc::Rc;
 
 use drop_coordinator::core::{Input, WriteFailed};
+use drop_coordinator::image::resolve::{ResolveFailed, Resolved};
 use drop_coordinator::index::SessionId;
 use drop_proto::{Hello, agent_message};
 
@@ -26,6 +27,8 @@ pub(crate) enum Waiting {
     /// Image, uid, and the version that the write made.
     Written(usize, u64, Option<u64>),
     Secret(usize, Rc<Content>),
+    /// The answer to the question of that number.
+    Resolved(u64, Result<Resolved, ResolveFailed>),
     Tick,
 }
 
@@ -135,6 +138,13 @@ impl World {
                 }
                 let read = content.secret(&self.catalog);
                 Some(Input::Secret(secret_name(secret), read))
+            }
+            Waiting::Resolved(number, answer) => {
+                if is_judged {
+                    let wall = self.wall_millis(life);
+                    self.oracle.answered(now, wall, number, &answer);
+                }
+                Some(Input::Resolved(number, answer))
             }
             Waiting::Tick => Some(Input::Tick),
         }

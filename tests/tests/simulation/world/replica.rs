@@ -164,6 +164,13 @@ impl World {
         }
     }
 
+    /// What the leader's wall clock shows, in milliseconds since 1970.
+    pub(crate) fn wall_millis(&self, life: u64) -> i64 {
+        let replica = self.coordinator(life).map_or(0, |c| c.replica);
+        let clocks = self.clocks(replica, Duration::ZERO);
+        clocks.wall.as_millisecond()
+    }
+
     /// Tells the oracle who could lead now, and whether somebody does.
     pub(crate) fn note_leadership(&mut self) {
         let now = self.agenda.now;

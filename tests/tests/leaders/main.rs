@@ -1,102 +1,25 @@
 //! Several coordinators, of which one leads: it is killed, paused, cut off and told to stop in the middle of a wave. The
 //! registry's own log proves that two never grant at once and that nothing is pulled twice.
 
+mod wave;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use drop_api::CachedImage;
 use drop_proto::{Ask, Inventory, agent_message, coordinator_message};
+use drop_tests::agent_pod::AgentPod;
 use drop_tests::cached_image::{is_ready, policy, status, yaml};
 use drop_tests::cluster::Cluster;
 use drop_tests::coordinator::USER;
-use drop_tests::images::Recipe;
 use drop_tests::node::{self, NodeSpec};
-use drop_tests::proxy::{End, Fault, Kind};
-use drop_tests::raw_session::{RawSession, SESSION, encoded, hello};
+use drop_tests::raw_session::{encoded, hello};
 use drop_tests::wait;
 use jiff::Timestamp;
 use tonic::Code;
 
-const SOON: Duration = Duration::from_secs(120);
-/// The default lease, one look at it by a follower, and time for two busy cores.
-const HAND_OVER: Duration = Duration::from_secs(15 + 3 + 12);
-const NODES: usize = 3;
-const IMAGES: usize = 5;
-/// A pull takes two seconds, the wave half a minute.
-const SIZE: usize = 4_000_000;
-const RATE: u64 = 2_000_000;
-
-/// Three nodes, two replicas, and a wave of images of which one at a time may be pulled on one node at a time.
-async fn in_the_middle_of_a_wave() -> Result<Cluster> {
-    let cluster = Cluster::builder().nodes(NODES).replicas(2).start().await?;
-    cluster.proxy.inject(Fault::rate(RATE).on(Kind::Blob));
-    let one = "maxConcurrentNodes: 1, maxConcurrentPulls: 1, minDelayBetweenPulls: 0s";
-    let mut yamls = policy("one", one);
-    for image in images() {
-        let recipe = Recipe::layers(&[SIZE]);
-        cluster.push(&image, "v1", &recipe).await?;
-        let spec = "policyRef: {name: one}";
-        yamls.push_str(&yaml(&image, &cluster.image(&image), "v1", spec));
-    }
-    cluster.apply(&yamls).await?;
-    pulls_begun(&cluster, 3).await?;
-    Ok(cluster)
-}
-
-fn images() -> impl Iterator<Item = String> {
-    (1..=IMAGES).map(|number| format!("wave-{number}"))
-}
-
-async fn pulls_begun(cluster: &Cluster, least: usize) -> Result<()> {
-    let what = format!("{least} pulls to be begun");
-    wait::until(what, SOON, async || {
-        let begun = cluster.proxy.log().pulls().len();
-        ensure!(begun >= least, "{begun} are");
-        Ok(())
-    })
-    .await
-}
-
-/// Waits until another replica than `former` leads, and says which.
-async fn handed_over(cluster: &Cluster, former: &str, within: Duration) -> Result<String> {
-    let what = format!("another leader than {former}");
-    wait::until(what, within, async || {
-        let leader = cluster.leader().await?;
-        ensure!(leader != former, "{leader} leads");
-        Ok(leader)
-    })
-    .await
-}
-
-/// Waits until the wave is over and proves the limits over its whole length. Returns the longest time in which nothing was
-/// pulled.
-async fn ended_well(cluster: &Cluster) -> Result<Duration> {
-    for image in images() {
-        cluster.until::<CachedImage>(&image, SOON, is_ready).await?;
-    }
-    let log = cluster.proxy.log();
-    let pulls = log.pulls();
-    // A new leader may have a tag checked again of which the former could not write that it was: a HEAD, and no bytes.
-    let layers =
-        log.filter(|request| request.kind == Kind::Blob && request.bytes > SIZE as u64 / 2);
-    ensure!(
-        layers.count() == NODES * IMAGES,
-        "each node pulls each image once:\n{}",
-        log.table()
-    );
-    ensure!(
-        log.most_pulls_at_once() == 1,
-        "{} pulls at once:\n{}",
-        log.most_pulls_at_once(),
-        log.table()
-    );
-    let broken = log.filter(|request| request.end != End::Complete);
-    ensure!(broken.count() == 0, "{}", broken.table());
-    let stills = pulls.windows(2);
-    let stills = stills.map(|pair| pair[1].start.saturating_sub(pair[0].end));
-    stills.max().context("no pulls")
-}
+use wave::{HAND_OVER, SOON, ended_well, handed_over, in_the_middle_of_a_wave, pulls_begun};
 
 fn other(name: &str) -> &'static str {
     if name == "replica-1" {
@@ -153,7 +76,8 @@ async fn a_leader_that_was_paused_for_half_a_minute_grants_nothing_when_it_goes_
     ensure!(log.contains("leads no more"), "{log}");
     // Whoever asks it now is told where to go.
     let address = cluster.replica(&first)?.session_address().to_owned();
-    let refusal = RawSession::open_method(&address, SESSION).await?.err();
+    let pod = cluster.agent_pod("node-1")?;
+    let refusal = pod.open_session(&address).await?.err();
     let refusal = refusal.context("a follower takes sessions")?;
     ensure!(refusal.code() == Code::Unavailable, "{refusal}");
     let says = format!("{second}_");
@@ -168,7 +92,7 @@ async fn a_leader_that_was_paused_for_half_a_minute_grants_nothing_when_it_goes_
 /// An agent that keeps its connection to a leader that hangs, and asks it at the worst moment.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_paused_leader_is_asked_meanwhile_it_refuses_afterwards() -> Result<()> {
-    let mut cluster = Cluster::builder().replicas(2).start().await?;
+    let mut cluster = Cluster::builder().secure().replicas(2).start().await?;
     cluster.apply(&policy("quick", "")).await?;
     let app = yaml(
         "app",
@@ -180,7 +104,11 @@ async fn what_a_paused_leader_is_asked_meanwhile_it_refuses_afterwards() -> Resu
     node::register(&cluster.client(), "node-1", &BTreeMap::new(), &[]).await?;
     let first = cluster.leader().await?;
     let address = cluster.replica(&first)?.session_address().to_owned();
-    let mut session = RawSession::open(&address).await?;
+    let folder = cluster.folder().join("pod");
+    let pod = AgentPod::create(&folder, &cluster.client(), "node-1").await?;
+    wait::until("the authorities", SOON, async || pod.authorities()).await?;
+    let opened = pod.open_session(&address).await?;
+    let mut session = opened.context("the leader refuses")?;
     let opening = agent_message::Kind::Hello(hello("node-1", "one"));
     session.send(encoded(opening)).await;
     // The Node comes to the leader in several steps.
@@ -291,6 +219,7 @@ async fn without_an_api_server_nobody_leads_and_nothing_is_lost() -> Result<()> 
 #[tokio::test(flavor = "multi_thread")]
 async fn agents_that_are_there_first_find_the_leader_once_there_is_one() -> Result<()> {
     let mut cluster = Cluster::builder()
+        .secure()
         .node(NodeSpec::new("node-1").scripted().without_agent())
         .node(NodeSpec::new("node-2").scripted().without_agent())
         .replicas(3)

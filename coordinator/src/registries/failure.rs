@@ -1,0 +1,76 @@
+//! What a registry's failure is called, in the words that an agent uses for a pull that failed alike. Pure.
+
+use std::fmt::Display;
+
+use drop_oci::{Error, Failure};
+use drop_proto::FailureClass;
+
+use crate::image::resolve::ResolveFailed;
+
+/// Longest text of others in a status, in characters.
+const WORDS: usize = 120;
+
+/// A question that got no answer. `host` is the one that the image is named by.
+pub(super) fn not_told(error: &Error, host: &str) -> ResolveFailed {
+    let (class, message) = match error.failure() {
+        Failure::NotFound { .. } => (FailureClass::NotFound, "image not found".to_owned()),
+        Failure::NoCredentials(_) | Failure::Unauthorized(_) => (
+            FailureClass::Unauthorized,
+            "unauthorized: check imagePullSecrets".to_owned(),
+        ),
+        Failure::Forbidden(_) => (
+            FailureClass::Forbidden,
+            "forbidden: access denied".to_owned(),
+        ),
+        Failure::Throttled { .. } => (FailureClass::Throttled, format!("throttled by {host}")),
+        Failure::Server(answer) => (
+            FailureClass::ServerError,
+            format!("{host} answered {}", answer.status),
+        ),
+        Failure::Dns(_) => (FailureClass::Dns, format!("dns: cannot resolve {host}")),
+        Failure::Tls(_) => (FailureClass::Tls, "tls: certificate error".to_owned()),
+        Failure::Timeout(_) => (
+            FailureClass::Timeout,
+            format!("timeout connecting to {host}"),
+        ),
+        Failure::Connection(text) if text.to_ascii_lowercase().contains("refused") => (
+            FailureClass::Connection,
+            format!("connection refused: {host}"),
+        ),
+        Failure::Connection(_) => (FailureClass::Connection, format!("connection lost: {host}")),
+        // Something that is no registry may stand between the coordinator and one.
+        Failure::Refused(_) | Failure::Unexpected(_) => {
+            (FailureClass::ServerError, cut(error.failure()))
+        }
+        Failure::TooLarge { .. } | Failure::Invalid(_) => {
+            (FailureClass::Unspecified, cut(error.failure()))
+        }
+    };
+    ResolveFailed {
+        class,
+        message,
+        wait: error.retry_after(),
+    }
+}
+
+/// Nothing came in time.
+pub(super) fn too_slow(host: &str) -> ResolveFailed {
+    ResolveFailed {
+        class: FailureClass::Timeout,
+        message: format!("timeout connecting to {host}"),
+        wait: None,
+    }
+}
+
+/// The reference names nothing that could be asked.
+pub(super) fn invalid(error: &impl Display) -> ResolveFailed {
+    ResolveFailed {
+        class: FailureClass::InvalidName,
+        message: cut(error),
+        wait: None,
+    }
+}
+
+fn cut(error: &impl Display) -> String {
+    error.to_string().chars().take(WORDS).collect()
+}
