@@ -92,7 +92,10 @@ impl Core {
             self.wake(until, Wake::Schedule);
             return None;
         }
-        if !image.probe.admits(now.mono) || self.awaits_registry(image) {
+        if !image.probe.admits(now.mono) {
+            return None;
+        }
+        if self.awaits_registry(image) {
             return None;
         }
         if let Some(refusal) = image.inquiry.refusal().filter(|r| r.retry > now.mono) {
