@@ -107,6 +107,10 @@ impl Core {
         candidates.intersect_with(&object.targets);
         candidates.subtract(&image.granted);
         candidates.subtract(&image.blocked);
+        if image.check.due.is_none() && !image.never_checked() {
+            // An ask may cross with the word that the node holds what the tag names.
+            candidates.subtract(&image.current);
+        }
         let mut alarm = None;
         for (platform, until) in &image.foreign_platforms {
             if *until > now.mono {
