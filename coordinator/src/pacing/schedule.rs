@@ -92,7 +92,10 @@ impl Core {
             self.wake(until, Wake::Schedule);
             return None;
         }
-        if !image.probe.admits(now.mono) || self.awaits_registry(image) {
+        if !image.probe.admits(now.mono) {
+            return None;
+        }
+        if self.awaits_registry(image) {
             return None;
         }
         if let Some(refusal) = image.inquiry.refusal().filter(|r| r.retry > now.mono) {
@@ -103,6 +106,10 @@ impl Core {
         candidates.intersect_with(&self.free);
         candidates.subtract(&image.granted);
         candidates.subtract(&image.blocked);
+        if image.check.due.is_none() && !image.never_checked() {
+            // An ask may cross with the word that the node holds what the tag names.
+            candidates.subtract(&image.current);
+        }
         let mut alarm = None;
         for (platform, until) in &image.foreign_platforms {
             if *until > now.mono {

@@ -118,8 +118,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "the pause of a host is ignored",
         "coordinator/src/pacing/host.rs",
-        "if now < until => Admission::Until(until)",
-        "if now < until && !{on} => Admission::Until(until)",
+        "if let Some(until) = self.paused_until(now) {",
+        "if let Some(until) = self.paused_until(now).filter(|_| !{on}) {",
         "backoff-host",
     ),
     mutation(
@@ -282,5 +282,12 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "} else if !was_had {",
         "} else if !was_had && !{on} {",
         "backoff-image",
+    ),
+    mutation(
+        "a tag is asked for again before its interval is over",
+        "coordinator/src/image/check.rs",
+        "Some(now.mono + interval.saturating_sub(passed))",
+        "Some(now.mono + (interval / if {on} { 2 } else { 1 }).saturating_sub(passed))",
+        "questions",
     ),
 ];

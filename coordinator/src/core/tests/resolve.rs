@@ -74,6 +74,8 @@ fn nodes_that_hold_what_the_tag_names_are_ready_after_one_question() {
     assert_eq!(world.status("a").ready.as_deref(), Some("3/3"));
     assert!(world.status("a").last_checked_at.is_some());
     assert_eq!(world.status("a").resolved_digest.as_deref(), Some(ONE));
+    // Asks that were on their way when the answer came lead to nothing either.
+    world.ask_all(3, REFERENCE);
     assert!(world.grants.is_empty() && world.questions.is_empty());
     world.pass_secs(3590);
     assert!(world.questions.is_empty());
