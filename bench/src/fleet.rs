@@ -74,7 +74,12 @@ impl Fleet {
         create_nodes(&client, size.agents).await?;
         screen.change(&note(format!("{} Nodes are created", size.agents)));
         // A registry that does not exist takes no harm from any number of pulls.
-        let args = ["--max-pulls-per-registry", "1000000"].map(str::to_owned);
+        let args = [
+            "--max-pulls-per-registry",
+            "1000000",
+            "--resolve-tags=false",
+        ];
+        let args = args.map(str::to_owned);
         let folder = scratch.path().join("coordinator");
         let coordinator = Coordinator::start(&folder, &control_plane, Sessions::Tls, &args).await?;
         let secrets = scratch.folder("secrets")?;

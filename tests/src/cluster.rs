@@ -90,12 +90,17 @@ impl Builder {
     /// Starts all of it and waits until each part serves.
     pub async fn start(self) -> Result<Cluster> {
         let scratch = Scratch::new()?;
+        let mut args = self.coordinator_args;
+        // What scripted runtimes pull is in no registry.
+        if self.nodes.iter().any(NodeSpec::is_scripted) {
+            args.insert(0, "--resolve-tags=false".to_owned());
+        }
         let control_plane = async {
             let control_plane =
                 ControlPlane::start(&scratch.path().join("control-plane"), self.controllers)
                     .await?;
             control_plane.apply_crds().await?;
-            let (args, sessions) = (&self.coordinator_args, self.sessions);
+            let (args, sessions) = (&args, self.sessions);
             let mut coordinators = Vec::new();
             for number in 1..=self.replicas {
                 let name = format!("replica-{number}");

@@ -73,6 +73,12 @@ impl NodeSpec {
         self
     }
 
+    /// Whether its runtime is a scripted one.
+    #[must_use]
+    pub fn is_scripted(&self) -> bool {
+        matches!(self.runtime, RuntimeSpec::Scripted)
+    }
+
     /// Its runtime is a scripted one.
     #[must_use]
     pub fn scripted(mut self) -> Self {

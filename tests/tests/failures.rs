@@ -7,7 +7,7 @@ use drop_api::{CachedImage, Phase};
 use drop_tests::cached_image::{
     condition, has_reason, is_cached_on, is_ready, policy, status, yaml,
 };
-use drop_tests::cluster::Cluster;
+use drop_tests::cluster::{Builder, Cluster};
 use drop_tests::history::History;
 use drop_tests::images::Recipe;
 use drop_tests::node::NodeSpec;
@@ -29,6 +29,11 @@ struct Trouble {
     first: &'static str,
     lasting: &'static str,
     cause: String,
+}
+
+/// A cluster whose nodes find out by pulling what becomes of an image.
+fn nodes_find_out() -> Builder {
+    Cluster::builder().coordinator_args(&["--resolve-tags=false"])
 }
 
 fn trouble(
@@ -185,7 +190,7 @@ fn waited(log: &Log, repository: &str, least: Duration) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_trouble_has_its_reason_its_cause_and_its_class() -> Result<()> {
-    let mut cluster = Cluster::builder().nodes(1).start().await?;
+    let mut cluster = nodes_find_out().nodes(1).start().await?;
     cluster.apply(&policy("fast", FAST)).await?;
     let app = Recipe::layers(&[10_000]);
     for repository in ["good", "secret", "closed", "busy", "broken", "wrong"] {
@@ -292,7 +297,7 @@ async fn each_trouble_has_its_reason_its_cause_and_its_class() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_tag_costs_one_pull_in_the_whole_cluster_before_the_back_off() -> Result<()> {
-    let cluster = Cluster::builder().nodes(3).start().await?;
+    let cluster = nodes_find_out().nodes(3).start().await?;
     cluster.apply(&policy("fast", "failureBackoff: {initial: 2s, max: 15s}, maxConcurrentNodes: 3, minDelayBetweenPulls: 0s")).await?;
     cluster.push("app", "v1", &Recipe::layers(&[1_000])).await?;
     let typo = History::of(&cluster.client(), "typo");
@@ -409,7 +414,7 @@ async fn row_11_a_hung_pull_blocks_the_image_nowhere_else() -> Result<()> {
     // The first request is the probe's.
     let hang = cluster
         .proxy
-        .inject(Fault::hang().repository("app").times(1));
+        .inject(Fault::hang().repository("app").for_nodes().times(1));
     cluster
         .apply(&yaml("app", &cluster.image("app"), "v1", BY_FAST))
         .await?;
@@ -427,7 +432,7 @@ async fn row_11_a_hung_pull_blocks_the_image_nowhere_else() -> Result<()> {
             Ok(())
         })
         .await?;
-    let log = cluster.proxy.log().repository("app");
+    let log = cluster.proxy.log().repository("app").of_nodes();
     let hung = log.exchanges()[0]
         .node
         .clone()
@@ -453,7 +458,7 @@ async fn row_11_a_hung_pull_blocks_the_image_nowhere_else() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn row_12_bad_nodes_slow_nobody() -> Result<()> {
-    let mut cluster = Cluster::builder()
+    let mut cluster = nodes_find_out()
         .nodes(3)
         .node(NodeSpec::new("bad-dead"))
         // The testbed's agents refuse nothing beforehand: this disk is found full by the pull itself.

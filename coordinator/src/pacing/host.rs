@@ -24,6 +24,8 @@ pub struct Host {
     /// Failures in a row that count against the host.
     strikes: u32,
     last_success: Option<Duration>,
+    /// Until when the host asked the coordinator to leave it alone.
+    told: Option<Duration>,
     /// Questions of the coordinator's own that are out.
     pub questions: u32,
     /// Until when the coordinator does not try again to reach it, and why. Nodes may reach it all the same.
@@ -62,8 +64,10 @@ impl Host {
     /// Whether a pull may start. `budget` is the most pulls that run from one host, in the whole cluster.
     #[must_use]
     pub fn admits(&self, now: Duration, budget: u32) -> Admission {
+        if let Some(until) = self.paused_until(now) {
+            return Admission::Until(until);
+        }
         match self.state {
-            State::Paused { until, .. } if now < until => Admission::Until(until),
             _ if self.running >= budget => Admission::Busy,
             State::Healthy => Admission::Open,
             State::Suspect(_) | State::Paused { .. } if self.trial.is_some() => Admission::Busy,
@@ -75,22 +79,30 @@ impl Host {
     /// Until when nothing starts, if the host is paused.
     #[must_use]
     pub fn paused_until(&self, now: Duration) -> Option<Duration> {
+        self.told
+            .max(self.paused_by_nodes())
+            .filter(|until| now < *until)
+    }
+
+    fn paused_by_nodes(&self) -> Option<Duration> {
         match self.state {
-            State::Paused { until, .. } if now < until => Some(until),
+            State::Paused { until, .. } => Some(until),
             _ => None,
         }
     }
 
     /// Whether it is paused because it said 429.
     #[must_use]
-    pub fn is_throttled(&self) -> bool {
-        matches!(
-            self.state,
-            State::Paused {
-                throttled: true,
-                ..
-            }
-        )
+    pub fn is_throttled(&self, now: Duration) -> bool {
+        let is_told = self.told.is_some_and(|until| now < until);
+        is_told
+            || matches!(
+                self.state,
+                State::Paused {
+                    throttled: true,
+                    ..
+                }
+            )
     }
 
     /// A grant for an image of this host went out.
@@ -137,11 +149,7 @@ impl Host {
 
     /// The host said 429 to the coordinator, and for how long: everybody waits at least as long.
     pub fn told_to_wait(&mut self, now: Duration, wait: Duration, message: &str) {
-        let until = self.paused_until(now).unwrap_or(now).max(now + wait);
-        self.state = State::Paused {
-            until,
-            throttled: true,
-        };
+        self.told = self.told.max(Some(now + wait));
         message.clone_into(&mut self.message);
     }
 
@@ -182,7 +190,7 @@ impl Host {
 
     fn pause(&mut self, now: Duration, backoff: Backoff, message: &str, throttled: bool) {
         // Pulls that were under way when the pause began report the same trouble: that is no further strike.
-        if self.paused_until(now).is_none() {
+        if self.paused_by_nodes().is_none_or(|until| until <= now) {
             self.strikes += 1;
             let until = now + backoff.delay(self.strikes);
             self.state = State::Paused { until, throttled };

@@ -16,6 +16,7 @@ pub struct Fault {
     repository: Option<String>,
     path: Option<String>,
     node: Option<String>,
+    by_coordinator: Option<bool>,
     remaining: Option<u32>,
 }
 
@@ -132,6 +133,20 @@ impl Fault {
         self
     }
 
+    /// Only the coordinator's own requests.
+    #[must_use]
+    pub fn for_coordinator(mut self) -> Self {
+        self.by_coordinator = Some(true);
+        self
+    }
+
+    /// Only requests of container runtimes.
+    #[must_use]
+    pub fn for_nodes(mut self) -> Self {
+        self.by_coordinator = Some(false);
+        self
+    }
+
     /// Only the first `count` requests that match.
     #[must_use]
     pub fn times(mut self, count: u32) -> Self {
@@ -147,6 +162,7 @@ impl Fault {
             repository: None,
             path: None,
             node: None,
+            by_coordinator: None,
             remaining: None,
         }
     }
@@ -164,6 +180,9 @@ impl Fault {
             && same(&self.method, Some(&request.method))
             && same(&self.repository, request.repository.as_deref())
             && same(&self.node, request.node.as_deref())
+            && self
+                .by_coordinator
+                .is_none_or(|wanted| wanted == request.by_coordinator)
             && self
                 .path
                 .as_ref()

@@ -45,6 +45,8 @@ pub struct Exchange {
     pub client_port: u16,
     /// The node's name, where the client gave one.
     pub node: Option<String>,
+    /// The coordinator asks, not a container runtime.
+    pub by_coordinator: bool,
     /// HTTP method.
     pub method: String,
     /// With its query.
@@ -76,6 +78,7 @@ impl Exchange {
             ended_at: None,
             client_port,
             node: None,
+            by_coordinator: false,
             method: method.to_owned(),
             path: path.to_owned(),
             kind,
@@ -167,6 +170,18 @@ impl Log {
         self.filter(|exchange| exchange.node.as_deref() == Some(node))
     }
 
+    /// Those of the coordinator itself.
+    #[must_use]
+    pub fn of_coordinator(&self) -> Self {
+        self.filter(|exchange| exchange.by_coordinator)
+    }
+
+    /// Those of container runtimes.
+    #[must_use]
+    pub fn of_nodes(&self) -> Self {
+        self.filter(|exchange| !exchange.by_coordinator)
+    }
+
     /// Those for a repository.
     #[must_use]
     pub fn repository(&self, repository: &str) -> Self {
@@ -226,7 +241,11 @@ impl Log {
         let mut pulls: Vec<Pull> = Vec::new();
         // A node's latest pull of a repository, and whether its last request was a refused HEAD.
         let mut latest: BTreeMap<(String, String), (usize, bool)> = BTreeMap::new();
-        for exchange in &self.entries {
+        for exchange in self
+            .entries
+            .iter()
+            .filter(|exchange| !exchange.by_coordinator)
+        {
             let (Some(repository), Some(reference)) = (&exchange.repository, &exchange.reference)
             else {
                 continue;

@@ -225,6 +225,8 @@ impl Entry {
         let mut exchange =
             Exchange::new(state.began.elapsed(), port, request.method().as_str(), path);
         exchange.node = text(NODE_HEADER);
+        let agent = text(header::USER_AGENT.as_str());
+        exchange.by_coordinator = agent.is_some_and(|agent| agent.starts_with("drop-coordinator/"));
         exchange.range = text("range");
         exchange.authorized = request.headers().contains_key(header::AUTHORIZATION);
         let mut log = state.log.lock().unwrap_or_else(PoisonError::into_inner);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use drop_agent::node::Failure;
 use drop_api::CachedImageStatus;
+use drop_coordinator::image::resolve::{Question, ResolveFailed, Resolved};
 use drop_proto::{AgentMessage, CoordinatorMessage};
 
 use crate::objects::News;
@@ -45,6 +46,15 @@ pub(crate) enum Event {
         image: usize,
         uid: u64,
         version: Option<u64>,
+    },
+    QuestionArrives {
+        life: u64,
+        question: Rc<Question>,
+    },
+    QuestionAnswered {
+        life: u64,
+        number: u64,
+        answer: Result<Resolved, ResolveFailed>,
     },
     AgentStarts {
         node: usize,

@@ -8,6 +8,7 @@ mod backoff;
 mod grants;
 mod hearing;
 mod limits;
+mod questions;
 mod sessions;
 mod status;
 mod view;
@@ -23,6 +24,7 @@ use agents::Agents;
 use backoff::{Backoff, Pair};
 use grants::{Grants, State};
 use limits::Limits;
+use questions::Questions;
 use sessions::Sessions;
 use status::{Statuses, is_true};
 pub(crate) use view::wants;
@@ -56,6 +58,7 @@ pub(crate) struct Oracle {
     backoff: Backoff,
     statuses: Statuses,
     limits: Limits,
+    questions: Questions,
     /// Of each machine: pulls at once, and whether it is of the platform that every image is made for.
     machines: Vec<(u32, bool)>,
     catalog: Rc<Catalog>,
@@ -91,6 +94,7 @@ impl Oracle {
             backoff: Backoff::new(hosts, &hosts_of),
             statuses: Statuses::new(hosts_of.len()),
             limits: Limits::new(budget),
+            questions: Questions::default(),
             machines: Vec::new(),
             catalog,
             hosts_of,
@@ -113,6 +117,7 @@ impl Oracle {
         self.backoff = Backoff::new(self.hosts, &self.hosts_of);
         self.statuses.new_life();
         self.limits.new_life();
+        self.questions = Questions::default();
         self.backlog.clear();
     }
 
@@ -154,6 +159,7 @@ impl Oracle {
     fn excuse(&mut self, now: Duration, changed: &Changed) {
         for reference in &changed.references {
             self.backoff.forget_reference(*reference);
+            self.questions.forget(*reference);
             if !self.view.is_named(*reference) {
                 let is_idle = self.grants.is_idle(now, *reference, self.life);
                 self.backoff.orphaned(*reference, now, is_idle);

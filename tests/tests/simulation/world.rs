@@ -8,6 +8,7 @@ mod api_server;
 mod coordinator;
 mod fault;
 mod network;
+mod questions;
 mod runtime;
 
 use std::rc::Rc;
@@ -25,6 +26,7 @@ use crate::trace::Trace;
 use api_server::ApiServer;
 pub(crate) use coordinator::Coordinator;
 use network::Conn;
+use questions::Questions;
 use runtime::{Machine, Runtime};
 
 /// So many alarms at one moment are no accident: somebody wakes himself without end.
@@ -54,6 +56,7 @@ pub(crate) struct World {
     /// What the registries serve while nothing is wrong.
     supplies: Vec<Supply>,
     dice: Dice,
+    questions: Questions,
     conns: Vec<Conn>,
     /// Coordinator processes so far.
     lives: u64,
@@ -91,6 +94,7 @@ impl World {
             scale,
             faults,
             dice: Dice::new(seed, 3),
+            questions: Questions::new(seed),
             conns: Vec::new(),
             lives: 0,
             agent_lives: 0,
@@ -184,6 +188,14 @@ impl World {
                 version,
             } => {
                 return self.write_answered(life, (image, uid), version);
+            }
+            Event::QuestionArrives { life, question } => self.question_arrives(life, &question),
+            Event::QuestionAnswered {
+                life,
+                number,
+                answer,
+            } => {
+                return self.question_answered(life, number, answer);
             }
             Event::AgentStarts { node } => self.agent_starts(node),
             Event::AgentWakes { node, life, at } => return self.agent_wakes(node, life, at),

@@ -238,7 +238,7 @@ fn waiting<'a>(
         .until(until);
     }
     if let Some((until, host)) = host_pause {
-        let message = if host.is_throttled() {
+        let message = if host.is_throttled(now.mono) {
             with_time(&host.message, now, until)
         } else {
             Cow::Borrowed(host.message.as_str())

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use crate::agenda::Event;
 use crate::objects::index_of;
-use crate::oracle::{Verdict, Violation};
+use crate::oracle::Verdict;
 use crate::world::World;
 use crate::world::api_server::KINDS;
 
@@ -28,7 +28,7 @@ pub(crate) struct Coordinator {
 
 impl World {
     /// What the coordinator's wall clock shows, in milliseconds since 1970.
-    fn wall_millis(&self) -> i64 {
+    pub(super) fn wall_millis(&self) -> i64 {
         let now = i64::try_from(self.agenda.now.as_millis()).unwrap_or(0);
         EPOCH_SECONDS * 1_000 + now + self.wall_skew_millis
     }
@@ -43,7 +43,7 @@ impl World {
             // An hour would outlast what a seed plays.
             truce: Duration::from_secs(60),
             // As `run.rs` does it: no token of a former process comes again.
-            resolve_tags: false,
+            resolve_tags: self.questions.are_asked,
             first_token: self.wall_millis().unsigned_abs() << 12,
             ..Config::default()
         };
@@ -226,13 +226,7 @@ impl World {
                 self.trace
                     .note(now, || format!("event {} {}", event.name, event.reason));
             }
-            // Nodes check tags in this world.
-            Output::Resolve(question) => {
-                return Err(Violation::new(
-                    "asks",
-                    format!("asked nobody: {question:?}"),
-                ));
-            }
+            Output::Resolve(question) => self.coordinator_asks(life, question)?,
             Output::WantSecrets(_) | Output::Count(_) => {}
         }
         Ok(())
