@@ -81,6 +81,14 @@ impl Sample {
         })
     }
 
+    /// The same image, wanted by another CachedImage.
+    pub(crate) fn named(&self, name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            ..self.clone()
+        }
+    }
+
     /// Wants it on the node with this label.
     pub(crate) async fn apply(&self, client: &Client, label: &str) -> Result<()> {
         let object: CachedImage = serde_json::from_value(json!({

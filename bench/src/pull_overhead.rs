@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use drop_tests::cluster::Cluster;
 use drop_tests::demo::screen::Screen;
 use drop_tests::wait;
@@ -34,18 +34,20 @@ pub(crate) async fn measure(
 ) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     for (megabytes, layers) in [(1, vec![MEGABYTE]), (60, vec![20 * MEGABYTE; 3])] {
-        let sample = Sample::push(cluster, &format!("pull-{megabytes}"), &layers).await?;
-        sample.apply(&cluster.client(), "watchful").await?;
-        readiness
-            .all(std::slice::from_ref(&sample.name), PATIENCE)
-            .await?;
+        let pushed = Sample::push(cluster, &format!("pull-{megabytes}"), &layers).await?;
         let (mut over, mut whole, mut bare) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..effort.repetitions() {
+        for round in 0..effort.repetitions() {
+            let sample = pushed.named(&format!("pull-{megabytes}-{round}"));
+            sample.apply(&cluster.client(), "watchful").await?;
+            readiness
+                .all(std::slice::from_ref(&sample.name), PATIENCE)
+                .await?;
             let plain = millis(bare_pull(cluster, &sample).await?);
             let through = millis(pull_through_drop(cluster, &sample).await?);
             over.push(through - 1.02 * plain);
             whole.push(through);
             bare.push(plain);
+            forget(cluster, &sample).await?;
         }
         screen.change(&note(format!(
             "{} pulls of {megabytes} MB in turn",
@@ -64,6 +66,19 @@ pub(crate) async fn measure(
         );
     }
     Ok(figures)
+}
+
+/// The next round is of another CachedImage, since an image that is removed twice is left alone: the coordinator has to have
+/// forgotten the first.
+async fn forget(cluster: &Cluster, sample: &Sample) -> Result<()> {
+    sample.delete(&cluster.client()).await?;
+    let label = format!("\"{}\"", sample.name);
+    wait::until("the coordinator to forget", PATIENCE, async || {
+        let page = cluster.coordinator.metrics().await?.text;
+        ensure!(!page.contains(&label), "{label} is in its metrics");
+        Ok(())
+    })
+    .await
 }
 
 async fn bare_pull(cluster: &mut Cluster, sample: &Sample) -> Result<Duration> {

@@ -85,7 +85,7 @@ fn figures(
             .at_most(1.0)
             .note(format!("the first scan: {first} requests in all")),
         figure(
-            "scanned again: GETs of manifests and configurations",
+            "scanned again: GETs of manifests and blobs",
             fetched as f64,
             Unit::Count,
         )
