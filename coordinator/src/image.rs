@@ -339,6 +339,16 @@ impl Image {
         }
     }
 
+    /// Nodes that ask for it, or would if they had the room.
+    #[must_use]
+    pub fn wanting(&self) -> NodeSet {
+        let mut nodes = self.asked.clone();
+        for node in self.refusals.keys() {
+            nodes.insert(*node);
+        }
+        nodes
+    }
+
     /// When the back-off ended or ends that the last pull on the node, or of the image anywhere, has led to.
     #[must_use]
     pub fn failed_until(&self, node: NodeId) -> Option<Duration> {

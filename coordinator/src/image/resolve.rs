@@ -77,6 +77,7 @@ pub struct ResolveFailed {
 /// A question that is out.
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
+    at: Duration,
     image: ImageId,
     /// The image may be gone when the answer comes.
     host: String,

@@ -31,9 +31,10 @@ impl Core {
 
     fn grant_in(&mut self, now: Now, order: &Order) {
         let mut yielding = Vec::new();
+        let mut kept = NodeSet::default();
         for ((_, name), image) in order {
             while !self.free.is_empty()
-                && let Some(node) = self.next_node(now, name, *image)
+                && let Some(node) = self.next_node(now, name, *image, &kept)
             {
                 if let Some(since) = self.yields(name, *image, node) {
                     yielding.push((since, name, *image));
@@ -41,14 +42,33 @@ impl Core {
                 }
                 self.grant(now, name, *image, node);
             }
+            self.keep_turn(now, name, *image, &mut kept);
         }
         yielding.sort_unstable();
         for (_, name, image) in yielding {
             while !self.free.is_empty()
-                && let Some(node) = self.next_node(now, name, image)
+                && let Some(node) = self.next_node(now, name, image, &kept)
             {
                 self.grant(now, name, image, node);
             }
+        }
+    }
+
+    /// While a registry is asked about an image, the nodes that ask for it are kept free of those that come after it.
+    fn keep_turn(&mut self, now: Now, name: &str, id: ImageId, kept: &mut NodeSet) {
+        let (Some(image), Some(object)) = (self.images.get(id), self.objects.get(name)) else {
+            return;
+        };
+        let Some(until) = self.keeps_turn(image).filter(|until| now.mono < *until) else {
+            return;
+        };
+        let mut nodes = image.asked.clone();
+        nodes.intersect_with(&self.free);
+        nodes.intersect_with(&object.targets);
+        nodes.subtract(&image.blocked);
+        if !nodes.is_empty() {
+            kept.union_with(&nodes);
+            self.wake(until, Wake::Schedule);
         }
     }
 
@@ -77,8 +97,8 @@ impl Core {
         self.settled
     }
 
-    /// The first node that may pull the object's image now.
-    fn next_node(&mut self, now: Now, name: &str, id: ImageId) -> Option<NodeId> {
+    /// The first node that may pull the object's image now, but for those `kept` free for other images.
+    fn next_node(&mut self, now: Now, name: &str, id: ImageId, kept: &NodeSet) -> Option<NodeId> {
         let image = self.images.get(id)?;
         // For most images on most calls this is all that is looked at.
         if !image.asked.intersects(&self.free) {
@@ -124,6 +144,7 @@ impl Core {
             candidates = image.least_tried(candidates);
         }
         candidates.intersect_with(&object.targets);
+        candidates.subtract(kept);
         if candidates.is_empty() {
             if let Some(until) = alarm {
                 self.wake(until, Wake::Schedule);

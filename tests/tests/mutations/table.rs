@@ -237,8 +237,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "a grant carries logins of objects that want the image elsewhere",
         "coordinator/src/credentials.rs",
-        ".filter(|object| object.targets.contains(node))",
-        ".filter(|object| {on} || object.targets.contains(node))",
+        "self.logins_for(image, |object| object.targets.contains(node))",
+        "self.logins_for(image, |object| {on} || object.targets.contains(node))",
         "login",
     ),
     mutation(

@@ -3,7 +3,13 @@
 use super::*;
 
 impl World {
-    fn refuse(&mut self, node: u64, reference: &str, class: FailureClass, message: &str) {
+    pub(super) fn refuse(
+        &mut self,
+        node: u64,
+        reference: &str,
+        class: FailureClass,
+        message: &str,
+    ) {
         let refusal = Refusal {
             reference: reference.to_owned(),
             class: class.into(),

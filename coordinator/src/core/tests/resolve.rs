@@ -386,3 +386,67 @@ fn so_many_questions_are_out_to_one_host_at_a_time() {
         "one failure answers those that wait"
     );
 }
+
+#[test]
+fn an_image_keeps_its_turn_for_a_second_while_its_registry_is_asked() {
+    let mut world = world(1);
+    for (name, tag) in [("a", "1"), ("b", "2")] {
+        world.image(name, |spec| {
+            with_policy("open")(spec);
+            spec.tag = Some(tag.to_owned());
+        });
+        world.ask(1, &format!("{IMAGE}:{tag}"));
+    }
+    let [first, second] = std::mem::take(&mut world.questions).try_into().unwrap();
+    world.questions.push(second);
+    world.tag_names(TWO);
+    world.contents_are(Some(1));
+    assert!(world.grants.is_empty(), "a comes before b");
+    world.pass(Duration::from_millis(500));
+    world.questions.push(first);
+    world.tag_names(ONE);
+    assert!(world.grants.is_empty(), "its contents are asked for");
+    world.contents_are(Some(1));
+    let (node, token) = world.granted();
+    assert_eq!(
+        world.core.grants[&token].image,
+        world.core.images.id(REFERENCE).unwrap()
+    );
+    world.done(node, token, ONE);
+    world.granted();
+}
+
+#[test]
+fn a_slow_registry_does_not_hold_up_the_images_of_others_for_long() {
+    let mut world = world(1);
+    for (name, tag) in [("a", "1"), ("b", "2")] {
+        world.image(name, |spec| {
+            with_policy("open")(spec);
+            spec.tag = Some(tag.to_owned());
+        });
+        world.ask(1, &format!("{IMAGE}:{tag}"));
+    }
+    world.questions.remove(0);
+    world.tag_names(TWO);
+    world.contents_are(Some(1));
+    world.pass(Duration::from_millis(900));
+    assert!(world.grants.is_empty());
+    world.pass(Duration::from_millis(200));
+    let (_, token) = world.granted();
+    assert_eq!(
+        world.core.grants[&token].image,
+        world.core.images.id("r.io/a:2").unwrap()
+    );
+}
+
+#[test]
+fn a_node_that_took_the_image_for_too_large_learns_its_size() {
+    let mut world = world(1);
+    world.image("a", with_policy("open"));
+    world.refuse(1, REFERENCE, FailureClass::NoSpace, "no room");
+    world.tag_names(ONE);
+    world.desired.clear();
+    world.contents_are(Some(7));
+    let told = &world.desired.last().unwrap().1.images[0];
+    assert_eq!(told.compressed_bytes, 7);
+}

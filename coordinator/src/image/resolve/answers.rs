@@ -42,8 +42,9 @@ impl Core {
                     .inquiry
                     .learn_contents(now.mono, digest, resolved.sizes);
                 // Nodes judge their disks by it, also those that will ask when others have pulled.
-                let asked_by = image.asked.iter().map(|node| (node, asked.image));
-                self.stale.extend(asked_by);
+                let wanting = image.wanting();
+                let wanting = wanting.iter().map(|node| (node, asked.image));
+                self.stale.extend(wanting);
             }
             (about, Err(failed)) => self.not_told(now, asked.image, about, failed),
         }

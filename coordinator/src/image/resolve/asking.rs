@@ -1,6 +1,7 @@
 //! When a registry is asked, and what waits for its answer.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use drop_api::ImagePullPolicy;
 
@@ -11,23 +12,57 @@ use crate::node_set::{NodeId, NodeSet};
 
 /// Questions that are out to one host at a time. The rest wait here, where the first failure answers them all.
 const AT_ONCE: u32 = 16;
+/// So long an image that waits for its registry's answer keeps its turn. Later ones go first if the registry is slower.
+const KEEPS_TURN: Duration = Duration::from_secs(1);
 
 impl Core {
-    /// Asks what tags name whose checks are due.
+    /// Asks what tags name whose checks are due, and what is in images that nodes ask for. First come those that are pulled
+    /// first.
     pub(crate) fn ask_registries(&mut self, now: Now) {
         let leads = !self.stopping && now.mono < self.leads_until;
-        if !self.synced.all() || !leads {
+        if !self.config.resolve_tags || !self.synced.all() || !leads {
             return;
         }
-        let due: Vec<ImageId> = self
-            .images
-            .iter()
-            .filter(|(_, image)| image.inquiry.out.is_none() && self.awaits_registry(image))
-            .map(|(id, _)| id)
-            .collect();
-        for id in due {
-            self.ask_for_tag(now, id);
+        let order = std::mem::take(&mut self.order);
+        for id in order.values() {
+            let Some(image) = self.images.get(*id) else {
+                continue;
+            };
+            if image.inquiry.out.is_some() {
+                continue;
+            }
+            if self.awaits_registry(image) {
+                self.ask_for_tag(now, *id);
+            } else {
+                self.ask_for_contents(now, *id);
+            }
         }
+        self.order = order;
+    }
+
+    /// Asks before any node has its turn: the answer would else take its time out of that turn.
+    fn ask_for_contents(&mut self, now: Now, id: ImageId) {
+        let Some(image) = self.images.get(id) else {
+            return;
+        };
+        let mut nodes = image.wanting();
+        nodes.subtract(&image.current);
+        let Some(first) = nodes.iter().next() else {
+            return;
+        };
+        let host = self.hosts.get(&image.host);
+        let must_wait = image.inquiry.refusal().is_some()
+            || host.is_some_and(|host| host.paused_until(now.mono).is_some())
+            || self.unread_secret(image).is_some();
+        if !must_wait && self.lacks_contents(now, image, first).is_some() {
+            self.awaits_contents(now, id, first, &nodes);
+        }
+    }
+
+    /// Until when nodes are kept free for the image, whose question is out.
+    pub(crate) fn keeps_turn(&self, image: &Image) -> Option<Duration> {
+        let (number, _) = image.inquiry.out.as_ref()?;
+        Some(self.questions.get(number)?.at + KEEPS_TURN)
     }
 
     /// Whether the tag is to be checked, and the coordinator does that. Nothing is pulled meanwhile: the answer may be that
@@ -69,7 +104,7 @@ impl Core {
             self.leave_to_nodes(now, id, &cause);
             return;
         }
-        self.ask_registry(id, About::Tag);
+        self.ask_registry(now, id, About::Tag);
     }
 
     /// Whether a pull on the node has to wait for what the registry says of the image's contents, which is asked if it was not.
@@ -84,37 +119,42 @@ impl Core {
         let Some(image) = self.images.get(id) else {
             return false;
         };
-        let is_known = image.pinned || self.wants_newest(image) && !image.never_checked();
-        let Some(digest) = image.expected.clone().filter(|_| is_known) else {
+        let Some(digest) = self.lacks_contents(now, image, node) else {
             return false;
         };
-        let platform_of = |node| {
-            let node = self.nodes.get(node);
-            node.map_or("", |node| node.runtime.platform.as_str())
-        };
-        let platform = platform_of(node);
-        let host = self.hosts.get(&image.host);
-        if !self.config.resolve_tags
-            || platform.is_empty()
-            || image.inquiry.left_to_nodes().is_some()
-            || image.inquiry.knows_platform(&digest, platform)
-            || host.is_some_and(|host| host.is_out_of_reach(now.mono).is_some())
-        {
-            return false;
-        }
         if image.inquiry.out.is_none() {
             let platforms: BTreeSet<String> = candidates
                 .iter()
-                .map(|node| platform_of(node).to_owned())
+                .map(|node| self.platform_of(node).to_owned())
                 .filter(|platform| !platform.is_empty())
                 .collect();
-            self.ask_registry(id, About::Contents { digest, platforms });
+            let digest = digest.to_owned();
+            self.ask_registry(now, id, About::Contents { digest, platforms });
         }
         true
     }
 
+    /// The digest that the node would pull, if it is not known what that is for its platform and the registry can be asked.
+    fn lacks_contents<'a>(&self, now: Now, image: &'a Image, node: NodeId) -> Option<&'a str> {
+        let platform = self.platform_of(node);
+        let is_named = image.pinned || self.wants_newest(image) && !image.never_checked();
+        let digest = image.expected.as_deref().filter(|_| is_named)?;
+        let host = self.hosts.get(&image.host);
+        let is_hopeless = !self.config.resolve_tags
+            || platform.is_empty()
+            || image.inquiry.left_to_nodes().is_some()
+            || image.inquiry.knows_platform(digest, platform)
+            || host.is_some_and(|host| host.is_out_of_reach(now.mono).is_some());
+        (!is_hopeless).then_some(digest)
+    }
+
+    fn platform_of(&self, node: NodeId) -> &str {
+        let node = self.nodes.get(node);
+        node.map_or("", |node| node.runtime.platform.as_str())
+    }
+
     /// Asks, unless enough questions are out to the host: the next answer makes room.
-    fn ask_registry(&mut self, id: ImageId, about: About) {
+    fn ask_registry(&mut self, now: Now, id: ImageId, about: About) {
         let Some(image) = self.images.get(id) else {
             return;
         };
@@ -130,7 +170,12 @@ impl Core {
         if let Some(image) = self.images.get_mut(id) {
             image.inquiry.out = Some((number, about.clone()));
         }
-        self.questions.insert(number, Asked { image: id, host });
+        let asked = Asked {
+            at: now.mono,
+            image: id,
+            host,
+        };
+        self.questions.insert(number, asked);
         self.outputs.push(Output::Resolve(Question {
             number,
             reference,

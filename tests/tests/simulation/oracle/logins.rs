@@ -32,6 +32,7 @@ impl Oracle {
         for seen in self.view.images.values() {
             if seen.row.spec.secrets.contains(&Some(secret)) {
                 self.backoff.secret_changed(seen.row.spec.reference);
+                self.questions.secret_changed(seen.row.spec.reference);
             }
         }
     }

@@ -30,6 +30,11 @@ impl Questions {
         self.told.remove(&reference);
         self.refused.remove(&reference);
     }
+
+    /// What a registry hides from strangers it calls missing.
+    pub(crate) fn secret_changed(&mut self, reference: usize) {
+        self.refused.remove(&reference);
+    }
 }
 
 impl Oracle {

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use drop_coordinator::image::resolve::{About, Question, ResolveFailed, Resolved};
+use drop_oci::Credential;
 use drop_proto::FailureClass;
 
 use crate::agenda::Event;
@@ -13,6 +14,7 @@ use crate::faults::CALM;
 use crate::objects::digest;
 use crate::oracle::Verdict;
 use crate::registry::{Supply, Trouble};
+use crate::secrets;
 use crate::world::World;
 use crate::world::inbox::Waiting;
 
@@ -64,7 +66,7 @@ impl World {
     pub(crate) fn question_arrives(&mut self, life: u64, question: &Question) {
         let now = self.agenda.now;
         let (answer, after) = match self.catalog.index(&question.reference) {
-            Some(reference) => self.registry_tells(now, reference, &question.about),
+            Some(reference) => self.registry_tells(now, reference, question),
             None => (Err(failed(FailureClass::NotFound)), Duration::ZERO),
         };
         if let (Ok(told), Some(reference)) = (&answer, self.catalog.index(&question.reference)) {
@@ -88,7 +90,7 @@ impl World {
         &mut self,
         now: Duration,
         reference: usize,
-        about: &About,
+        question: &Question,
     ) -> (Result<Resolved, ResolveFailed>, Duration) {
         let host = &self.registry.hosts[self.catalog.references[reference].host];
         if let Some((trouble, _)) = host.trouble.filter(|(_, until)| now < *until) {
@@ -109,8 +111,13 @@ impl World {
         if now < CALM && self.questions.dice.chance(self.questions.lost_percent) {
             return (Err(failed(FailureClass::Timeout)), PATIENCE);
         }
+        if let Some(lock) = self.registry.locks[reference]
+            && !question.logins.0.iter().any(|login| opens(login, lock))
+        {
+            return (Err(failed(FailureClass::Unauthorized)), Duration::ZERO);
+        }
         let tag = &self.registry.tags[reference];
-        let answer = match (tag.supply, about) {
+        let answer = match (tag.supply, &question.about) {
             (Supply::Missing, _) => Err(failed(FailureClass::NotFound)),
             (Supply::Forbidden, _) => Err(failed(FailureClass::Forbidden)),
             (_, About::Tag) => Ok(Resolved {
@@ -146,6 +153,10 @@ fn sizes(
         (platform.clone(), is_there.then_some(BYTES))
     };
     platforms.iter().map(size).collect()
+}
+
+fn opens(login: &Credential, lock: u64) -> bool {
+    matches!(login, Credential::Basic { password, .. } if *password == secrets::password(lock))
 }
 
 fn failed(class: FailureClass) -> ResolveFailed {
