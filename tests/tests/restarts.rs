@@ -218,11 +218,8 @@ async fn an_agent_told_to_stop_finishes_its_pull_and_starts_no_other() -> Result
         "{}",
         cluster.proxy.log().table()
     );
-    ensure!(
-        cluster.proxy.log().repository("next").count() == 0,
-        "{}",
-        cluster.proxy.log().table()
-    );
+    let next = cluster.proxy.log().repository("next").of_nodes();
+    ensure!(next.count() == 0, "{}", cluster.proxy.log().table());
     cluster
         .until("next", SOON, |next: &CachedImage| {
             has_reason(next, "AgentNotConnected")

@@ -185,6 +185,7 @@ impl Oracle {
             let is_forgotten =
                 !self.view.is_named(reference) && self.grants.is_idle(now, reference, self.life);
             self.backoff.orphaned(reference, now, is_forgotten);
+            self.questions.orphaned(reference);
         }
     }
 

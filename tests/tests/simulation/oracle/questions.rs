@@ -11,12 +11,19 @@ use crate::oracle::{Oracle, Verdict, Violation};
 
 /// Questions that are out to one host.
 const AT_ONCE: usize = 16;
+/// After these nobody has checked the tag: the check stays due, whatever the interval says.
+const STAYS_DUE: [FailureClass; 4] = [
+    FailureClass::NotFound,
+    FailureClass::Unauthorized,
+    FailureClass::Forbidden,
+    FailureClass::Throttled,
+];
 
 /// What one coordinator process has asked.
 #[derive(Debug, Default)]
 pub(crate) struct Questions {
-    /// By number, in the order in which they were asked: reference, and whether it is about the tag.
-    out: HashMap<u64, (usize, bool)>,
+    /// By number, in the order in which they were asked.
+    out: HashMap<u64, Out>,
     asked: u64,
     /// When a tag was told last, in milliseconds of the coordinator's own wall clock, which its intervals are counted by.
     told: HashMap<usize, i64>,
@@ -24,11 +31,27 @@ pub(crate) struct Questions {
     refused: HashMap<usize, Duration>,
 }
 
+/// A question without an answer.
+#[derive(Debug)]
+struct Out {
+    reference: usize,
+    is_about_tag: bool,
+    /// Nothing named the reference since it was asked: the answer is for nobody.
+    is_orphan: bool,
+}
+
 impl Questions {
     /// Somebody has edited an object of the reference.
     pub(crate) fn forget(&mut self, reference: usize) {
         self.told.remove(&reference);
         self.refused.remove(&reference);
+    }
+
+    /// What was known of the reference is forgotten.
+    pub(crate) fn orphaned(&mut self, reference: usize) {
+        for out in self.out.values_mut() {
+            out.is_orphan |= out.reference == reference;
+        }
     }
 
     /// What a registry hides from strangers it calls missing.
@@ -54,15 +77,21 @@ impl Oracle {
         self.questions.asked += 1;
         let number = self.questions.asked;
         let out = self.questions.out.values();
-        if out.clone().any(|(other, _)| *other == reference) {
+        let is_same = |other: &Out| other.reference == reference && !other.is_orphan;
+        if out.clone().any(is_same) {
             return broken("is asked for twice at once".to_owned());
         }
         let host = self.hosts_of[reference];
-        let to_host = out.filter(|(other, _)| self.hosts_of[*other] == host);
+        let to_host = out.filter(|other| self.hosts_of[other.reference] == host);
         if to_host.count() >= AT_ONCE {
             return broken(format!("is asked for besides {AT_ONCE} others at its host"));
         }
-        self.questions.out.insert(number, (reference, is_about_tag));
+        let question = Out {
+            reference,
+            is_about_tag,
+            is_orphan: false,
+        };
+        self.questions.out.insert(number, question);
         if !is_about_tag {
             return Ok(());
         }
@@ -106,9 +135,17 @@ impl Oracle {
         number: u64,
         answer: &Result<Resolved, ResolveFailed>,
     ) {
-        let Some((reference, is_about_tag)) = self.questions.out.remove(&number) else {
+        let asked = self.questions.out.remove(&number);
+        let Some(asked) = asked.filter(|asked| !asked.is_orphan) else {
             return;
         };
+        let (reference, is_about_tag) = (asked.reference, asked.is_about_tag);
+        if let Err(failed) = answer
+            && is_about_tag
+            && STAYS_DUE.contains(&failed.class)
+        {
+            self.questions.told.remove(&reference);
+        }
         match answer {
             Ok(_) if is_about_tag => {
                 self.questions.told.insert(reference, wall);
