@@ -78,25 +78,12 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let mut tasks = Tasks::default();
 
     tasks.spawn_endless("signals", signals::watch_signals(stop));
-    if let Some(address) = args.metrics_bind_address.address() {
-        let listener = listen("--metrics-bind-address", address).await?;
-        let reported = reported.clone();
-        let page = MetricsPage {
-            recorder,
-            more: Arc::new(move || metrics::page(&reported.borrow())),
-        };
-        tasks.spawn(
-            "metrics server",
-            admin::serve_metrics(listener, page, stopped.clone()),
-        );
-    }
-    if let Some(address) = args.health_probe_bind_address.address() {
-        let listener = listen("--health-probe-bind-address", address).await?;
-        tasks.spawn(
-            "probe server",
-            admin::serve_probes(listener, readiness.clone(), stopped.clone()),
-        );
-    }
+    let shown = reported.clone();
+    let page = MetricsPage {
+        recorder,
+        more: Arc::new(move || metrics::page(&shown.borrow())),
+    };
+    pages(&mut tasks, &args, page, &readiness, &stopped).await?;
     let views = Views {
         reported,
         roles: roles.clone(),
@@ -152,6 +139,31 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     });
     tasks.run(stopped, lead::STOP_GRACE).await?;
     info!("stopped");
+    Ok(())
+}
+
+/// Serves `/metrics`, `/healthz` and `/readyz`.
+async fn pages(
+    tasks: &mut Tasks,
+    args: &Args,
+    page: MetricsPage,
+    readiness: &Readiness,
+    stopped: &watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    if let Some(address) = args.metrics_bind_address.address() {
+        let listener = listen("--metrics-bind-address", address).await?;
+        tasks.spawn(
+            "metrics server",
+            admin::serve_metrics(listener, page, stopped.clone()),
+        );
+    }
+    if let Some(address) = args.health_probe_bind_address.address() {
+        let listener = listen("--health-probe-bind-address", address).await?;
+        tasks.spawn(
+            "probe server",
+            admin::serve_probes(listener, readiness.clone(), stopped.clone()),
+        );
+    }
     Ok(())
 }
 

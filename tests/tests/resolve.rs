@@ -226,9 +226,7 @@ async fn a_throttled_coordinator_waits_as_long_as_the_host_says_and_so_do_nodes(
     let (_, _, message) = condition(&app, "Ready");
     let words = format!("throttled by {}, next try at ", cluster.proxy.host());
     ensure!(message.starts_with(&words), "{message}");
-    cluster
-        .until::<CachedImage>("app", SOON, |app| is_ready(app))
-        .await?;
+    cluster.until::<CachedImage>("app", SOON, is_ready).await?;
     let log = cluster.proxy.log();
     let [first, second, ..] = log.exchanges() else {
         anyhow::bail!("{}", log.table());

@@ -30,8 +30,8 @@ pub(crate) const fn right<'a>(resource: &'a str, name: &'a str, verb: &'a str) -
 
 /// The coordinator's roles as the installation has them.
 pub(crate) struct Roles {
-    roles: Api<Role>,
-    cluster_roles: Api<ClusterRole>,
+    here: Api<Role>,
+    everywhere: Api<ClusterRole>,
     role: Role,
     cluster_role: ClusterRole,
 }
@@ -45,8 +45,8 @@ impl Roles {
         Ok(Self {
             role: roles.get(name).await?,
             cluster_role: cluster_roles.get(name).await?,
-            roles,
-            cluster_roles,
+            here: roles,
+            everywhere: cluster_roles,
         })
     }
 
@@ -77,8 +77,8 @@ impl Roles {
             role.rules = role.rules.map(|rules| without(&rules, *right));
             cluster_role.rules = cluster_role.rules.map(|rules| without(&rules, *right));
         }
-        replace(&self.roles, role).await?;
-        replace(&self.cluster_roles, cluster_role).await
+        replace(&self.here, role).await?;
+        replace(&self.everywhere, cluster_role).await
     }
 
     /// Grants all of it again.

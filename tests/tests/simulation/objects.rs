@@ -255,7 +255,6 @@ fn image_object(row: &ImageRow, catalog: &Catalog) -> ImageObject {
                 name: secret_name(secret),
             })
             .collect(),
-        ..CachedImageSpec::default()
     };
     ImageObject {
         name: image_name(row.image),

@@ -369,7 +369,7 @@ fn so_many_questions_are_out_to_one_host_at_a_time() {
     let mut world = world(1);
     for tag in 0..40 {
         world.image(&format!("i{tag}"), |spec| {
-            spec.tag = Some(format!("t{tag}"))
+            spec.tag = Some(format!("t{tag}"));
         });
     }
     assert_eq!(world.questions.len(), 16);

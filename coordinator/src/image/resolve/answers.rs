@@ -12,6 +12,8 @@ use crate::pacing::backoff::Backoff;
 
 /// How long nobody is asked at a host that could not be reached: its tags are the nodes' at once.
 const OUT_OF_REACH: Duration = Duration::from_secs(60);
+/// The same for one that was reached and failed: soon it may be well again.
+const FAILING: Duration = Duration::from_secs(5);
 
 impl Core {
     pub(crate) fn registry_answered(
@@ -107,9 +109,13 @@ impl Core {
                     });
                 }
             }
-            _ => {
+            class => {
+                let wait = match class {
+                    FailureClass::ServerError => FAILING,
+                    _ => OUT_OF_REACH,
+                };
                 let host = self.hosts.entry(image.host.clone()).or_default();
-                host.out_of_reach(now.mono + OUT_OF_REACH, &failed.message);
+                host.out_of_reach(now.mono + wait, &failed.message);
                 if asked_for_tag {
                     self.leave_to_nodes(now, id, &failed.message);
                 }

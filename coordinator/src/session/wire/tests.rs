@@ -64,21 +64,22 @@ async fn what_is_no_message_ends_the_stream_with_a_reason() {
     }
 }
 
-fn revoke(token: u64) -> Result<Box<CoordinatorMessage>, Status> {
+fn revoke(token: u64) -> CoordinatorMessage {
     let kind = Some(coordinator_message::Kind::Revoke(Revoke { token }));
-    Ok(Box::new(CoordinatorMessage { kind }))
+    CoordinatorMessage { kind }
 }
 
 #[tokio::test]
 async fn what_waits_goes_out_together_and_the_end_comes_last() {
     let (sender, queue) = mpsc::channel(8);
     let mut outgoing = Outgoing::new(Term::for_ever(Clock::start()), queue);
-    for message in [revoke(1), revoke(2), Err(Status::aborted("enough"))] {
+    let enough = Err(Status::aborted("enough"));
+    for message in [Ok(Box::new(revoke(1))), Ok(Box::new(revoke(2))), enough] {
         sender.try_send(message).unwrap();
     }
     let data = outgoing.frame().await.unwrap().unwrap();
     let data = data.into_data().unwrap();
-    let one = revoke(1).unwrap().encoded_len();
+    let one = revoke(1).encoded_len();
     assert_eq!(data.len(), 2 * (HEAD + one));
     let end = outgoing.frame().await.unwrap().unwrap();
     let trailers = end.into_trailers().unwrap();
@@ -92,7 +93,7 @@ async fn nothing_is_said_once_the_term_is_over() {
     let (sender, queue) = mpsc::channel(8);
     let term = Term::for_ever(Clock::start());
     let mut outgoing = Outgoing::new(term.clone(), queue);
-    sender.try_send(revoke(1)).unwrap();
+    sender.try_send(Ok(Box::new(revoke(1)))).unwrap();
     term.end();
     let end = outgoing.frame().await.unwrap().unwrap();
     let status = Status::from_header_map(&end.into_trailers().unwrap()).unwrap();

@@ -138,20 +138,17 @@ impl Oracle {
                 .digests
                 .first()
                 .and_then(|digest| digest_number(digest));
-            let report = match digest.filter(|_| image.present) {
-                Some(digest) => {
-                    self.backoff.held(reference, node);
-                    Report::Present {
-                        digest,
-                        is_fresh: false,
-                    }
+            let report = if let Some(digest) = digest.filter(|_| image.present) {
+                self.backoff.held(reference, node);
+                Report::Present {
+                    digest,
+                    is_fresh: false,
                 }
-                None => {
-                    if self.view.is_wanted(reference, node) {
-                        self.backoff.absent(now, reference, node);
-                    }
-                    Report::Absent
+            } else {
+                if self.view.is_wanted(reference, node) {
+                    self.backoff.absent(now, reference, node);
                 }
+                Report::Absent
             };
             self.sessions.reports(reference, node, report);
         }

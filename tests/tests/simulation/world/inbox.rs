@@ -84,7 +84,7 @@ impl World {
         let count = coordinator.inbox.len().min(TOGETHER);
         let batch: Vec<Waiting> = coordinator.inbox.drain(..count).collect();
         for waiting in batch {
-            inputs.extend(self.open(life, waiting));
+            inputs.push(self.open(life, waiting));
         }
         if life == self.lives {
             self.oracle.taken_in(self.agenda.now);
@@ -93,7 +93,7 @@ impl World {
     }
 
     /// The oracle learns with the process, unless that is one that leads no more.
-    fn open(&mut self, life: u64, waiting: Waiting) -> Option<Input> {
+    fn open(&mut self, life: u64, waiting: Waiting) -> Input {
         let now = self.agenda.now;
         let is_judged = life == self.lives;
         let node_of = |conn: usize| self.conns[conn].node;
@@ -102,7 +102,7 @@ impl World {
                 if is_judged {
                     self.oracle.learns(now, &news);
                 }
-                Some(input(&news, &self.catalog))
+                input(&news, &self.catalog)
             }
             Waiting::Hello(conn, hello) => {
                 let node = node_of(conn);
@@ -111,42 +111,42 @@ impl World {
                     self.oracle
                         .hears_hello(now, (conn, node, agent_life), &hello);
                 }
-                Some(Input::Connected(SessionId(conn as u64), hello))
+                Input::Connected(SessionId(conn as u64), hello)
             }
             Waiting::Said(conn, kind) => {
                 if is_judged {
                     self.oracle.hears(now, (conn, node_of(conn)), &kind);
                 }
-                Some(Input::Said(SessionId(conn as u64), kind))
+                Input::Said(SessionId(conn as u64), kind)
             }
             Waiting::End(conn) => {
                 if is_judged {
                     self.oracle.session_ends(now, conn, node_of(conn));
                 }
-                Some(Input::Disconnected(SessionId(conn as u64)))
+                Input::Disconnected(SessionId(conn as u64))
             }
             Waiting::Written(image, uid, version) => {
                 if is_judged {
                     self.oracle.write_answered(image, uid, version.is_some());
                 }
                 let result = version.ok_or(WriteFailed);
-                Some(Input::Written(image_name(image), uid.to_string(), result))
+                Input::Written(image_name(image), uid.to_string(), result)
             }
             Waiting::Secret(secret, content) => {
                 if is_judged {
                     self.oracle.secret_told(secret, &content);
                 }
                 let read = content.secret(&self.catalog);
-                Some(Input::Secret(secret_name(secret), read))
+                Input::Secret(secret_name(secret), read)
             }
             Waiting::Resolved(number, answer) => {
                 if is_judged {
                     let wall = self.wall_millis(life);
                     self.oracle.answered(now, wall, number, &answer);
                 }
-                Some(Input::Resolved(number, answer))
+                Input::Resolved(number, answer)
             }
-            Waiting::Tick => Some(Input::Tick),
+            Waiting::Tick => Input::Tick,
         }
     }
 
