@@ -15,7 +15,7 @@ use anyhow::{Context as _, ensure};
 use table::MUTATIONS;
 
 /// Seeds that a mutation has to be found in.
-const SEEDS: u32 = 150;
+const SEEDS: u32 = 600;
 /// Seeds in which the product must be found sound, or the mutations would prove nothing.
 const SOUND_SEEDS: u32 = 20;
 
