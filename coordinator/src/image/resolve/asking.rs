@@ -45,16 +45,22 @@ impl Core {
         let Some(image) = self.images.get(id) else {
             return;
         };
-        let mut nodes = image.wanting();
-        nodes.subtract(&image.current);
-        let Some(first) = nodes.iter().next() else {
-            return;
+        // Nothing is copied to find out that nothing is to be asked: this is done for all images all the time.
+        let first = {
+            let mut wanting = image.asked.iter().chain(image.refusals.keys().copied());
+            wanting.find(|node| !image.current.contains(*node))
         };
+        let Some(first) = first else { return };
+        if self.lacks_contents(now, image, first).is_none() {
+            return;
+        }
         let host = self.hosts.get(&image.host);
         let must_wait = image.inquiry.refusal().is_some()
             || host.is_some_and(|host| host.paused_until(now.mono).is_some())
             || self.unread_secret(image).is_some();
-        if !must_wait && self.lacks_contents(now, image, first).is_some() {
+        if !must_wait {
+            let mut nodes = image.wanting();
+            nodes.subtract(&image.current);
             self.awaits_contents(now, id, first, &nodes);
         }
     }
