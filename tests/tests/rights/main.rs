@@ -1,5 +1,6 @@
 //! What the programs may do and what they ask for, from the API server's own audit log.
 
+mod bindings;
 mod missing;
 mod roles;
 

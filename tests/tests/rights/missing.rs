@@ -218,7 +218,7 @@ async fn each_missing_right_of_a_leader_is_named() -> Result<()> {
             let app = yaml("app", &cluster.image("team/app"), "v1", spec);
             cluster.apply(&app).await?;
             tokio::time::sleep(Duration::from_millis(500)).await;
-            is_missed(&cluster, &words).await
+            is_missed(&cluster.coordinator, &words).await
         })
         .await?;
         roles.restore().await?;
@@ -228,10 +228,10 @@ async fn each_missing_right_of_a_leader_is_named() -> Result<()> {
 }
 
 /// The coordinator names the right in its readiness and its log.
-async fn is_missed(cluster: &Cluster, words: &str) -> Result<()> {
-    let ready = cluster.coordinator.readiness().await?;
+pub(crate) async fn is_missed(coordinator: &Coordinator, words: &str) -> Result<()> {
+    let ready = coordinator.readiness().await?;
     ensure!(ready.contains(words), "{ready}");
-    let log = cluster.coordinator.log();
+    let log = coordinator.log();
     let told = format!("right=\"{words}\"");
     ensure!(log.contains(&told), "{told} is not in the log:\n{log}");
     Ok(())
@@ -278,7 +278,7 @@ async fn without_the_rights_to_read_pull_secrets_public_images_are_pulled_and_pr
             .await?;
         let right = format!("{verb} secrets");
         wait::until(format!("{right} to be missed"), WITHIN, async || {
-            is_missed(&cluster, &right).await
+            is_missed(&cluster.coordinator, &right).await
         })
         .await?;
         roles.restore().await?;
