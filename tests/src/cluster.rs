@@ -102,6 +102,15 @@ impl Builder {
             control_plane.apply_crds().await?;
             let (args, sessions) = (&args, self.sessions);
             let mut coordinators = Vec::new();
+            if self.replicas > 0 {
+                // As a former leader gives it back. Whoever finds none waits for 15 s before it leads.
+                coordinator::grant_rights(&control_plane).await?;
+                let free = format!(
+                    "apiVersion: coordination.k8s.io/v1\nkind: Lease\nmetadata: {{name: drop-coordinator, namespace: {}}}\n",
+                    coordinator::NAMESPACE
+                );
+                control_plane.apply(&free).await?;
+            }
             for number in 1..=self.replicas {
                 let name = format!("replica-{number}");
                 let folder = scratch.path().join(&name);

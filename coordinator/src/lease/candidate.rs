@@ -3,6 +3,9 @@
 //! A holder lives as long as what it wrote keeps changing. For how long it has not changed is measured on the own monotonic
 //! clock, from when the change was seen: the times in the Lease are for people, and no two clocks are compared. Writes carry the
 //! resource version that they follow from, so that of two candidates one learns that it came too late.
+//!
+//! A Lease that is not there tells nothing of whoever held it. A leader that finds it gone stops at once; whoever makes it
+//! again, and be it the first of all, waits for as long as a former leader counts as alive.
 
 use std::time::Duration;
 
@@ -85,6 +88,8 @@ pub struct Candidate {
     changed: Duration,
     /// When leadership ends unless it is renewed.
     until: Option<Duration>,
+    /// There was no Lease: whoever held it may believe up to then that he leads.
+    alone_from: Duration,
 }
 
 #[derive(Debug)]
@@ -108,6 +113,7 @@ impl Candidate {
             spec: LeaseSpec::default(),
             changed: Duration::ZERO,
             until: None,
+            alone_from: Duration::ZERO,
         }
     }
 
@@ -150,10 +156,20 @@ impl Candidate {
             Answer::Written(lease) => {
                 self.see(now, *lease);
                 self.until = Some(sent + self.timing.renew_deadline);
-                return sent.max(now.saturating_sub(self.timing.retry_period))
+                let next = sent.max(now.saturating_sub(self.timing.retry_period))
                     + self.timing.retry_period;
+                return match self.waits_until(now) {
+                    Some(until) => next.min(until),
+                    None => next,
+                };
             }
-            Answer::Read(None) => self.view = View::Absent,
+            Answer::Read(None) => {
+                if !matches!(self.view, View::Absent) {
+                    self.alone_from = now + self.timing.duration;
+                }
+                self.view = View::Absent;
+                self.until = None;
+            }
             Answer::Read(Some(lease)) => {
                 self.see(now, *lease);
                 if self.holder() != Some(&self.me) {
@@ -173,7 +189,21 @@ impl Candidate {
     /// Until when this process leads; `None`: it does not.
     #[must_use]
     pub fn leads_until(&self, now: Duration) -> Option<Duration> {
-        self.until.filter(|until| now < *until)
+        let until = self.until.filter(|until| now < *until);
+        until.filter(|_| self.alone_from <= now)
+    }
+
+    /// Until when this process waits although it holds the Lease: it has made it, and does not know who held the one before.
+    #[must_use]
+    pub fn waits_until(&self, now: Duration) -> Option<Duration> {
+        let is_ours = self.holder() == Some(&self.me);
+        (is_ours && now < self.alone_from).then_some(self.alone_from)
+    }
+
+    /// Who leads, or did when the Lease was last seen, if that is another one.
+    #[must_use]
+    pub fn other_leader(&self) -> Option<&str> {
+        self.holder().filter(|holder| *holder != self.me)
     }
 
     /// Who held the Lease when it was last seen.
@@ -189,7 +219,8 @@ impl Candidate {
         !matches!(self.view, View::Unknown) || self.spec != LeaseSpec::default()
     }
 
-    /// Gives the Lease back, so that another takes it at once; `None`: there is nothing to give back.
+    /// Gives the Lease back, so that another takes it at once; `None`: there is nothing to give back, or others have to wait as
+    /// this one did.
     #[must_use]
     pub fn release(&self, now: Now) -> Option<Lease> {
         let View::Present(metadata) = &self.view else {
@@ -201,7 +232,8 @@ impl Candidate {
             renew_time: Some(MicroTime(now.wall)),
             ..self.spec.clone()
         };
-        (self.holder() == Some(&self.me)).then(|| Lease {
+        let is_ours = self.holder() == Some(&self.me) && self.waits_until(now.mono).is_none();
+        is_ours.then(|| Lease {
             metadata: (**metadata).clone(),
             spec: Some(released),
         })
@@ -218,8 +250,11 @@ impl Candidate {
 
     /// Until when another one may believe that it leads.
     fn taken_until(&self, now: Duration) -> Option<Duration> {
-        let other = self.holder().filter(|holder| *holder != self.me);
-        other?;
+        self.other_leader()?;
+        if matches!(self.view, View::Absent) {
+            // Whoever makes it waits before he leads.
+            return None;
+        }
         let seconds = self.spec.lease_duration_seconds.unwrap_or_default();
         let promised = Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
         let free = self.changed + promised.max(self.timing.duration);

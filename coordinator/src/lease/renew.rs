@@ -40,6 +40,7 @@ pub async fn run(
     mut done: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
     let mut is_failing = false;
+    let mut is_waiting = false;
     loop {
         let request = candidate.request(ports.clock.now());
         let sent = ports.clock.mono();
@@ -57,6 +58,16 @@ pub async fn run(
         });
         is_failing = answer == Answer::Failed;
         let next = candidate.learn(ports.clock.mono(), sent, answer, rand::random());
+        let waits_until = candidate.waits_until(ports.clock.mono());
+        if let Some(until) = waits_until.filter(|_| !is_waiting) {
+            let wait = until.saturating_sub(ports.clock.mono());
+            info!(
+                lease = NAME,
+                ?wait,
+                "there was no lease: leads once nobody who held it can still lead"
+            );
+        }
+        is_waiting = waits_until.is_some();
         announce(&candidate, ports.clock, &role);
         let wait = next.saturating_sub(ports.clock.mono());
         tokio::select! {
@@ -93,7 +104,8 @@ async fn perform(ports: &Ports, request: Request) -> Result<Answer, String> {
         Request::Replace(lease) => {
             let name = lease.name_any();
             let replace = ports.api.replace(&name, &params, &lease);
-            ("update", written(ports.timeout, replace).await)
+            let answer = written(ports.timeout, replace).await;
+            ("update", answer.map(gone))
         }
     };
     if let Ok(outcome) = &request {
@@ -101,9 +113,7 @@ async fn perform(ports: &Ports, request: Request) -> Result<Answer, String> {
     }
     match request {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(kube::Error::Api(status)))
-            if status.is_conflict() || status.is_already_exists() || status.is_not_found() =>
-        {
+        Ok(Err(kube::Error::Api(status))) if status.is_conflict() || status.is_already_exists() => {
             debug!(verb, "another one wrote the lease first");
             Ok(Answer::Conflict)
         }
@@ -120,15 +130,23 @@ async fn written(
     Ok(written.map(|lease| Answer::Written(Box::new(lease))))
 }
 
+/// A lease that is not there to be written is a lease that is not there.
+fn gone(answer: kube::Result<Answer>) -> kube::Result<Answer> {
+    match answer {
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Answer::Read(None)),
+        answer => answer,
+    }
+}
+
 /// Says what this process is, if that has changed.
 fn announce(candidate: &Candidate, clock: Clock, role: &watch::Sender<Role>) {
     let until = candidate.leads_until(clock.mono());
-    let leader = candidate.holder().map(str::to_owned);
+    let leader = candidate.other_leader().map(str::to_owned);
     role.send_if_modified(|role| {
         match (&*role, until) {
             (Role::Leads(term), Some(until)) if term.extend(until) => return false,
             (_, Some(until)) => {
-                info!(identity = leader, "leads");
+                info!(identity = candidate.holder(), "leads");
                 *role = Role::Leads(Term::new(clock, until));
             }
             (Role::Follows { leader: known }, None) if *known == leader => return false,

@@ -12,11 +12,14 @@ use drop_proto::{Ask, Inventory, agent_message, coordinator_message};
 use drop_tests::agent_pod::AgentPod;
 use drop_tests::cached_image::{is_ready, policy, status, yaml};
 use drop_tests::cluster::Cluster;
-use drop_tests::coordinator::USER;
+use drop_tests::coordinator::{NAMESPACE, USER};
 use drop_tests::node::{self, NodeSpec};
 use drop_tests::raw_session::{encoded, hello};
 use drop_tests::wait;
 use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
+use kube::api::DeleteParams;
 use tonic::Code;
 
 use wave::{HAND_OVER, SOON, ended_well, handed_over, in_the_middle_of_a_wave, pulls_begun};
@@ -171,6 +174,45 @@ async fn a_leader_without_a_way_to_the_api_server_steps_down_and_its_pull_goes_o
     cluster.replica(&first)?.network()?.mend();
     ended_well(&cluster).await?;
     ensure!(leads(&mut cluster, second).await? && !leads(&mut cluster, &first).await?);
+    Ok(())
+}
+
+/// A replica that comes then has nothing to tell it that somebody leads.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_lease_makes_no_second_leader() -> Result<()> {
+    let mut cluster = in_the_middle_of_a_wave().await?;
+    let first = cluster.leader().await?;
+    let second = other(&first);
+    cluster.replica(second)?.kill();
+    let leases: Api<Lease> = Api::namespaced(cluster.client(), NAMESPACE);
+    leases
+        .delete("drop-coordinator", &DeleteParams::default())
+        .await?;
+    cluster.replica(second)?.restart().await?;
+    let names = [first.as_str(), second];
+    wait::until("the old leader to stop", SOON, async || {
+        let log = cluster.replica(&first)?.log();
+        ensure!(log.contains("leads no more"), "{log}");
+        Ok(())
+    })
+    .await?;
+    // Whichever has made it, it waits and says so.
+    let told = "there was no lease: leads once nobody who held it can still lead";
+    wait::until("a replica to have made it", SOON, async || {
+        let mut logs = String::new();
+        for name in names {
+            logs.push_str(&cluster.replica(name)?.log());
+        }
+        ensure!(logs.contains(told), "{logs}");
+        Ok(())
+    })
+    .await?;
+    ended_well(&cluster).await?;
+    let mut leaders = 0;
+    for name in names {
+        leaders += usize::from(leads(&mut cluster, name).await?);
+    }
+    ensure!(leaders == 1, "{leaders} lead");
     Ok(())
 }
 

@@ -23,6 +23,9 @@ impl Server {
             Request::Create(lease) => (lease, false),
             Request::Replace(lease) => (lease, true),
         };
+        if exists && self.lease.is_none() {
+            return Answer::Read(None);
+        }
         let version = self.lease.as_ref().map(|l| &l.metadata.resource_version);
         if exists != self.lease.is_some()
             || version.is_some_and(|version| *version != wanted.metadata.resource_version)
@@ -87,10 +90,18 @@ fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
+/// A Lease that nobody holds.
+fn free() -> Lease {
+    Lease::default()
+}
+
 /// `a` leads since 0 and `b` follows, up to 60.
 fn settled() -> (Server, Replica, Replica) {
     let (mut server, mut a, mut b) = (
-        Server::default(),
+        Server {
+            lease: Some(free()),
+            ..Server::default()
+        },
         Replica::new("a", 1_000),
         Replica::new("b", 7),
     );
@@ -116,7 +127,7 @@ fn taken_over(server: &mut Server, a: &mut Replica, b: &mut Replica, from: u64) 
 }
 
 #[test]
-fn the_first_candidate_makes_the_lease_and_keeps_it_with_one_write_a_retry_period() {
+fn the_first_candidate_takes_a_free_lease_and_keeps_it_with_one_write_a_retry_period() {
     let (server, a, b) = settled();
     assert_eq!(server.writes, 31);
     let spec = server.spec();
@@ -153,8 +164,9 @@ fn a_leader_that_is_cut_off_stops_before_another_begins() {
 #[test]
 fn a_leader_leads_from_when_it_sent_its_renewal_not_from_when_it_was_answered() {
     let mut candidate = Candidate::new("l", "a".to_owned(), TIMING);
-    candidate.learn(secs(0), secs(0), Answer::Read(None), 0.0);
-    let Request::Create(lease) = candidate.request(Now::at(secs(0))) else {
+    let stands = Answer::Read(Some(Box::new(free())));
+    candidate.learn(secs(0), secs(0), stands, 0.0);
+    let Request::Replace(lease) = candidate.request(Now::at(secs(0))) else {
         panic!("it is free");
     };
     let next = candidate.learn(secs(4), secs(0), Answer::Written(lease), 0.0);
@@ -202,15 +214,79 @@ fn a_deleted_lease_is_not_taken_from_a_leader_that_cannot_know_it() {
     server.lease = None;
     let at = taken_over(&mut server, &mut a, &mut b, 61);
     assert!(at >= 74, "{at}");
+}
 
-    // A leader that can know makes it again and goes on.
+#[test]
+fn a_leader_that_finds_its_lease_gone_stops_at_once() {
     let (mut server, mut a, mut b) = settled();
     server.lease = None;
+    let mut began = None;
     for second in 61..100 {
-        b.run(&mut server, secs(second));
         a.run(&mut server, secs(second));
-        assert!(a.leads(secs(second)) && !b.leads(secs(second)), "{second}");
+        b.run(&mut server, secs(second));
+        let leads = [a.leads(secs(second)), b.leads(secs(second))];
+        assert!(
+            !(62..76).contains(&second) || leads == [false; 2],
+            "{second}"
+        );
+        assert_ne!(leads, [true; 2], "{second}");
+        if leads != [false; 2] && second > 62 {
+            began.get_or_insert(second);
+        }
     }
+    assert!(began.is_some_and(|began| began <= 79), "{began:?}");
+}
+
+#[test]
+fn one_that_finds_no_lease_leads_when_nobody_else_can() {
+    let (mut server, mut a, _) = settled();
+    server.lease = None;
+    // It has never seen a Lease, and the leader cannot see that it is gone.
+    let mut fresh = Replica::new("fresh", 300);
+    fresh.next = secs(60);
+    let at = taken_over(&mut server, &mut a, &mut fresh, 60);
+    assert!((75..=76).contains(&at), "{at}");
+    assert!(fresh.candidate.waits_until(secs(300 + at)).is_none());
+}
+
+#[test]
+fn one_that_waits_gives_nothing_back_and_whoever_follows_it_waits_as_long() {
+    let mut server = Server::default();
+    let mut first = Replica::new("first", 0);
+    first.run(&mut server, secs(5));
+    assert_eq!(first.candidate.holder(), Some("first"));
+    assert_eq!(first.candidate.other_leader(), None);
+    assert_eq!(first.candidate.waits_until(secs(5)), Some(secs(15)));
+    assert_eq!(first.candidate.release(Now::at(secs(5))), None);
+    let mut next = Replica::new("next", 100);
+    next.next = secs(5);
+    for second in 5..20 {
+        next.run(&mut server, secs(second));
+        assert!(!next.leads(secs(second)), "{second}");
+    }
+    next.run(&mut server, secs(23));
+    assert!(next.leads(secs(23)));
+}
+
+#[test]
+fn a_lease_that_was_made_unheard_is_no_reason_to_hurry() {
+    let mut server = Server::default();
+    let mut replica = Replica::new("a", 0);
+    replica
+        .candidate
+        .learn(secs(0), secs(0), Answer::Read(None), 0.0);
+    let request = replica.candidate.request(Now::at(secs(0)));
+    assert!(matches!(request, Request::Create(_)));
+    server.take(request);
+    replica
+        .candidate
+        .learn(secs(5), secs(0), Answer::Failed, 0.0);
+    replica.next = secs(7);
+    replica.run(&mut server, secs(14));
+    assert_eq!(replica.candidate.holder(), Some("a"));
+    assert!(!replica.leads(secs(14)));
+    replica.run(&mut server, secs(15));
+    assert!(replica.leads(secs(15)));
 }
 
 #[test]
@@ -226,16 +302,20 @@ fn of_two_that_come_at_once_one_leads() {
             .candidate
             .learn(secs(0), secs(0), Answer::Read(None), 0.0);
     }
-    a.run(&mut server, secs(1));
-    b.run(&mut server, secs(1));
-    assert!(a.leads(secs(1)) && !b.leads(secs(1)));
+    for second in 1..=20 {
+        a.run(&mut server, secs(second));
+        b.run(&mut server, secs(second));
+    }
+    assert!(a.leads(secs(20)) && !b.leads(secs(20)));
     assert_eq!(b.candidate.holder(), Some("a"));
 }
 
 #[test]
 fn a_write_of_which_nobody_heard_counts_for_nothing_until_it_is_written_again() {
     let (mut server, mut a) = (Server::default(), Replica::new("a", 0));
-    a.candidate.learn(secs(0), secs(0), Answer::Read(None), 0.0);
+    server.lease = Some(free());
+    let stands = Answer::Read(Some(Box::new(free())));
+    a.candidate.learn(secs(0), secs(0), stands, 0.0);
     let request = a.candidate.request(Now::at(secs(0)));
     // It arrives, its answer does not.
     server.take(request);

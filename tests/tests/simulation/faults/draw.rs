@@ -113,6 +113,7 @@ pub(super) fn draw(dice: &mut Dice, scenario: &Scenario) -> Kind {
             lasts: dice.secs(1, 45),
         },
         41..43 => Kind::ReplicaCutOff { replica, lasts },
+        43 if dice.chance(50) => Kind::LeaseDeleted,
         43 => Kind::ReplicaClockJumps {
             replica,
             millis: i64::from(dice.below(200_000) as u32) - 100_000,

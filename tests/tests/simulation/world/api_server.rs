@@ -36,6 +36,8 @@ pub(crate) struct ApiServer {
     pub(crate) images: BTreeMap<usize, ImageRow>,
     pub(crate) policies: BTreeMap<usize, PolicySpec>,
     pub(crate) lease: Option<Lease>,
+    /// When it was made.
+    pub(crate) lease_made: Duration,
     pub(crate) secrets: Vec<Option<Content>>,
     /// The coordinator may not read Secrets until.
     pub(crate) secrets_hidden_until: Duration,

@@ -39,7 +39,10 @@ impl World {
                 let replica = self.chosen(replica);
                 self.replicas[replica].skew_millis += millis;
             }
-            Kind::LeaseDeleted => self.api.lease = None,
+            Kind::LeaseDeleted => {
+                self.api.lease = None;
+                self.note_leadership();
+            }
             Kind::AgentDies { node, away } => {
                 self.agent_dies(node, false);
                 self.agenda.after(away, Event::AgentStarts { node });

@@ -10,6 +10,9 @@ use crate::oracle::Verdict;
 use crate::world::World;
 use crate::world::replica::TIMING;
 
+/// Whoever makes the Lease leads after so long at the latest: a lease, and a moment for its next renewal.
+pub(super) const COMES: Duration = Duration::from_secs(21);
+
 impl World {
     /// It is time for a candidate to ask.
     pub(crate) fn lease_asked(&mut self, replica: usize, boot: u64) {
@@ -84,9 +87,14 @@ impl World {
             (Request::Read, stands) => return Answer::Read(stands.cloned().map(Box::new)),
             (Request::Create(lease), None) => lease,
             (Request::Replace(lease), Some(stands)) if version(&lease) == version(stands) => lease,
+            (Request::Replace(_), None) => return Answer::Read(None),
             _ => return Answer::Conflict,
         };
         let mut written = *written;
+        if self.api.lease.is_none() {
+            self.api.lease_made = self.agenda.now;
+            self.agenda.after(COMES, Event::LeadershipChecked);
+        }
         self.api.version += 1;
         written.metadata.resource_version = Some(self.api.version.to_string());
         self.api.lease = Some(written.clone());

@@ -38,6 +38,8 @@ pub(crate) struct Process {
     /// Unlike any other's: what waits for a former one means nothing to this one.
     pub(crate) boot: u64,
     pub(crate) began: Duration,
+    /// What it calls itself in the Lease.
+    pub(crate) me: String,
     /// `None`: it is the only one, and leads for ever.
     pub(crate) candidate: Option<Candidate>,
 }
@@ -51,10 +53,12 @@ impl World {
         let boot = self.boots;
         let is_alone = self.replicas.len() == 1;
         let me = format!("drop-coordinator-{replica}_{boot}");
-        let candidate = (!is_alone).then(|| Candidate::new("drop-coordinator", me, TIMING));
+        let named = me.clone();
+        let candidate = (!is_alone).then(|| Candidate::new("drop-coordinator", named, TIMING));
         self.replicas[replica].process = Some(Process {
             boot,
             began: self.agenda.now,
+            me,
             candidate,
         });
         if is_alone {
@@ -186,6 +190,17 @@ impl World {
         let is_led = self
             .leader()
             .is_some_and(|leader| able[leader.replica] && now < leader.term_end);
-        self.oracle.could_lead(now, &able, is_led);
+        let is_coming = (0..able.len()).any(|replica| able[replica] && self.is_coming(replica));
+        self.oracle.could_lead(now, &able, is_led || is_coming);
+    }
+
+    /// The replica has made the Lease, and waits until nobody can lead who held the one before.
+    fn is_coming(&self, replica: usize) -> bool {
+        let lease = self.api.lease.as_ref();
+        let spec = lease.and_then(|lease| lease.spec.as_ref());
+        let holder = spec.and_then(|spec| spec.holder_identity.as_ref());
+        let process = self.replicas[replica].process.as_ref();
+        process.is_some_and(|process| holder == Some(&process.me))
+            && self.agenda.now < self.api.lease_made + super::lease::COMES
     }
 }
