@@ -17,6 +17,7 @@ use crate::credentials::{Secret, Secrets};
 use crate::image::ImageId;
 use crate::image::resolve::{Asked, Question, ResolveFailed, Resolved};
 use crate::index::{ImageObject, Images, Nodes, Object, SessionId};
+use crate::logins::Logins;
 use crate::node_set::{NodeId, NodeSet};
 use crate::pacing::Grant;
 use crate::pacing::host::Host;
@@ -222,6 +223,7 @@ pub struct Core {
     pub(crate) policies: BTreeMap<String, Policy>,
     pub(crate) hosts: BTreeMap<String, Host>,
     pub(crate) secrets: Secrets,
+    pub(crate) logins: Logins,
     /// Questions to registries that are out, by number.
     pub(crate) questions: BTreeMap<u64, Asked>,
     pub(crate) last_question: u64,
@@ -293,6 +295,7 @@ impl Core {
             policies: BTreeMap::from([(BUILT_IN.to_owned(), Policy::default())]),
             hosts: BTreeMap::new(),
             secrets: Secrets::default(),
+            logins: Logins::default(),
             questions: BTreeMap::new(),
             last_question: 0,
             grants: BTreeMap::new(),
@@ -348,6 +351,7 @@ impl Core {
                 self.ask_registries(now);
             }
             self.schedule(now);
+            self.try_refused_logins(now);
         }
         self.tell_nodes();
         self.outputs.append(&mut self.revokes);

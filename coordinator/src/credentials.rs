@@ -41,7 +41,7 @@ pub(crate) struct Secrets {
     /// As the specs name them.
     wanted: BTreeSet<String>,
     /// Those that have been looked at.
-    known: BTreeMap<String, Secret>,
+    pub(crate) known: BTreeMap<String, Secret>,
     /// The specs may name others than `wanted`.
     pub(crate) stale: bool,
 }
@@ -75,6 +75,9 @@ impl Core {
         }
         let has_changed = self.secrets.known.insert(name.to_owned(), secret).is_some();
         self.unsettled = true;
+        if has_changed {
+            self.logins.changed(name);
+        }
         let users: Vec<ImageId> = self
             .objects
             .values()
@@ -88,11 +91,13 @@ impl Core {
             if has_changed {
                 self.retry_refused(now, id);
             }
+            self.refresh_login(id);
             self.mark_image(now, id);
         }
     }
 
-    fn retry_refused(&mut self, now: Now, id: ImageId) {
+    /// What was refused to the image for want of a good login is tried again at once.
+    pub(crate) fn retry_refused(&mut self, now: Now, id: ImageId) {
         let Some(image) = self.images.get_mut(id) else {
             return;
         };
@@ -186,7 +191,7 @@ impl Core {
         self.secrets_of(image).next().is_some()
     }
 
-    fn secrets_of<'a>(&'a self, image: &'a Image) -> impl Iterator<Item = &'a str> {
+    pub(crate) fn secrets_of<'a>(&'a self, image: &'a Image) -> impl Iterator<Item = &'a str> {
         image
             .objects
             .iter()
@@ -198,7 +203,7 @@ impl Core {
 }
 
 /// Registries that hide private repositories say "not found" to strangers.
-fn may_be_for_want_of_a_secret(class: FailureClass) -> bool {
+pub(crate) fn may_be_for_want_of_a_secret(class: FailureClass) -> bool {
     matches!(
         class,
         FailureClass::Unauthorized | FailureClass::Forbidden | FailureClass::NotFound

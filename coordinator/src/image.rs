@@ -19,6 +19,7 @@ use jiff::Timestamp;
 pub use probe::Probe;
 
 use crate::core::Now;
+use crate::logins::Login;
 use crate::node_set::{NodeId, NodeSet};
 use digests::{DigestSets, SetId};
 use losses::Losses;
@@ -120,6 +121,8 @@ pub struct Image {
     pub size_bytes: Option<u64>,
     /// What its registry told the coordinator.
     pub inquiry: Inquiry,
+    /// What its objects' Secrets have for it; `None`: nothing, or no Secret is named.
+    pub login: Option<Arc<Login>>,
     /// What nodes were told of it: few different things, which all sessions share.
     pub told: Vec<Arc<Told>>,
 }
@@ -171,6 +174,7 @@ impl Image {
             check: Check::default(),
             size_bytes: None,
             inquiry: Inquiry::default(),
+            login: None,
             told: Vec::new(),
         }
     }

@@ -13,6 +13,7 @@ pub mod image;
 pub mod index;
 pub mod lead;
 pub mod lease;
+pub mod logins;
 pub mod machine;
 pub mod metrics;
 pub mod node_set;

@@ -11,6 +11,7 @@ mod schedule;
 use std::time::Duration;
 
 use crate::image::ImageId;
+use crate::logins::Ticket;
 use crate::node_set::NodeId;
 
 /// A running pull counts as proof that the image can be had once it has run this long without an error.
@@ -33,4 +34,6 @@ pub struct Grant {
     pub started: Option<Duration>,
     /// The agent was told to stop, since nothing wants the image on that node any more.
     pub revoked: bool,
+    /// The login that the pull tries.
+    pub(crate) login: Option<Ticket>,
 }

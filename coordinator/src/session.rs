@@ -145,6 +145,7 @@ impl Core {
             expires,
             started: Some(began),
             revoked: false,
+            login: None,
         };
         self.grants.insert(held.token, grant);
         if let Some(policy) = self.policies.get_mut(&policy) {

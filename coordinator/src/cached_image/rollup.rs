@@ -4,6 +4,7 @@
 //! is one, a time for the next step.
 
 mod judge;
+mod logins;
 mod words;
 
 use std::time::Duration;

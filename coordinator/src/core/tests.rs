@@ -6,6 +6,7 @@ mod disk;
 mod failures;
 mod landing;
 mod limits;
+mod logins;
 mod misbehaviour;
 mod resolve;
 mod restarts;

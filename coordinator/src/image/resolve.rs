@@ -16,6 +16,7 @@ use drop_oci::Credential;
 use drop_proto::FailureClass;
 
 use crate::image::{Failure, ImageId};
+use crate::logins::Ticket;
 
 /// Something to ask a registry. Each question gets one answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +82,7 @@ pub(crate) struct Asked {
     image: ImageId,
     /// The image may be gone when the answer comes.
     host: String,
+    login: Option<Ticket>,
 }
 
 /// What is known of one image from its registry.

@@ -130,6 +130,7 @@ impl Core {
             if let Some(image) = self.images.get_mut(id) {
                 image.objects.insert(name.clone());
             }
+            self.refresh_login(id);
             if same_image {
                 if changes_the_pull {
                     self.retry_image(now, id);
@@ -254,6 +255,9 @@ impl Core {
         }
         image.foreign_platforms.clear();
         image.inquiry.ask_anew(now.mono);
+        if let Some(login) = &image.login {
+            self.logins.retry(now.mono, login, id);
+        }
         if let Some(host) = self.hosts.get_mut(&image.host) {
             host.reach_again();
         }
@@ -289,6 +293,7 @@ impl Core {
         if let Some(image) = self.images.get_mut(id) {
             image.objects.remove(name);
         }
+        self.refresh_login(id);
         self.retarget_image(id);
         self.idle_images.insert(id);
     }

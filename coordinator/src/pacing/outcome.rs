@@ -5,8 +5,10 @@ use std::time::Duration;
 use drop_proto::{Done, Failed, FailureClass, Scope};
 
 use crate::core::{Core, Count, Now, Output, Wake};
+use crate::credentials::may_be_for_want_of_a_secret;
 use crate::image::{Failure, ImageId};
 use crate::index::Pause;
+use crate::logins::{Ticket, Try};
 use crate::node_set::NodeId;
 use crate::pacing::backoff::Backoff;
 use crate::pacing::{Grant, PROOF_BY_RUNNING};
@@ -38,6 +40,9 @@ impl Core {
             return;
         };
         let image_id = grant.image;
+        if let Some(ticket) = &grant.login {
+            self.logins.runs(ticket, Try::Pull(token));
+        }
         if let Some(image) = self.images.get_mut(image_id) {
             image.probe.runs(token);
             if let Some(host) = self.hosts.get_mut(&image.host) {
@@ -109,6 +114,9 @@ impl Core {
             policy.ended(grant.node);
         }
         self.drop_idle_policy(&grant.policy);
+        if let Some(ticket) = &grant.login {
+            self.logins.over(ticket, Try::Pull(token));
+        }
         if let Some(image) = self.images.get_mut(grant.image) {
             image.granted.remove(grant.node);
             image.probe.abandoned(token);
@@ -129,11 +137,15 @@ impl Core {
     }
 
     pub(crate) fn pull_done(&mut self, now: Now, node: NodeId, done: &Done) {
+        let login = self.login_tried(node, done.token);
         let Some((image_id, began)) =
             self.close(now, node, done.token, &done.reference, done.pull_ms)
         else {
             return;
         };
+        if let Some(ticket) = &login {
+            self.login_worked(now, ticket, image_id);
+        }
         let Some(image) = self.images.get_mut(image_id) else {
             return;
         };
@@ -179,12 +191,16 @@ impl Core {
             .is_some_and(|grant| grant.revoked);
         let was_had = self.was_had(failed.token);
         let was_granted = self.has_grant(node, failed.token);
+        let login = self.login_tried(node, failed.token);
         let Some((image_id, _)) =
             self.close(now, node, failed.token, &failed.reference, failed.pull_ms)
         else {
             return;
         };
         let class = failed.class();
+        if let Some(ticket) = &login {
+            self.login_failed(now, ticket, image_id, class);
+        }
         if revoked && class == FailureClass::Canceled {
             return;
         }
@@ -253,8 +269,19 @@ impl Core {
         self.each_object(image_id, |object| {
             object.consecutive_failures = object.consecutive_failures.saturating_add(1);
         });
+        if may_be_for_want_of_a_secret(class)
+            && login.is_some_and(|ticket| !self.is_current(&ticket, image_id))
+        {
+            // With what the Secrets say by now the answer may be another one.
+            self.retry_refused(now, image_id);
+        }
         self.mark_image(now, image_id);
         self.unsettled = true;
+    }
+
+    fn login_tried(&self, node: NodeId, token: u64) -> Option<Ticket> {
+        let grant = self.grants.get(&token).filter(|grant| grant.node == node);
+        grant.and_then(|grant| grant.login.clone())
     }
 
     /// Ends the grant of a report, or finds the image of one whose grant is not known any more. `None`: not this node's.

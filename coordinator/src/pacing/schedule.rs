@@ -14,6 +14,7 @@ use drop_proto::{CoordinatorMessage, Revoke, coordinator_message};
 use crate::core::{Core, Now, Order, Output, Wake};
 use crate::image::ImageId;
 use crate::index::Object;
+use crate::logins::Try;
 use crate::node_set::{NodeId, NodeSet};
 use crate::pacing::policy::BUILT_IN;
 use crate::pacing::{Grant, host, policy};
@@ -36,6 +37,9 @@ impl Core {
             while !self.free.is_empty()
                 && let Some(node) = self.next_node(now, name, *image, &kept)
             {
+                if self.pull_waits(now, name, *image, node) {
+                    break;
+                }
                 if let Some(since) = self.yields(name, *image, node) {
                     yielding.push((since, name, *image));
                     break;
@@ -49,6 +53,9 @@ impl Core {
             while !self.free.is_empty()
                 && let Some(node) = self.next_node(now, name, image, &kept)
             {
+                if self.pull_waits(now, name, image, node) {
+                    break;
+                }
                 self.grant(now, name, image, node);
             }
         }
@@ -98,7 +105,13 @@ impl Core {
     }
 
     /// The first node that may pull the object's image now, but for those `kept` free for other images.
-    fn next_node(&mut self, now: Now, name: &str, id: ImageId, kept: &NodeSet) -> Option<NodeId> {
+    pub(crate) fn next_node(
+        &mut self,
+        now: Now,
+        name: &str,
+        id: ImageId,
+        kept: &NodeSet,
+    ) -> Option<NodeId> {
         let image = self.images.get(id)?;
         // For most images on most calls this is all that is looked at.
         if !image.asked.intersects(&self.free) {
@@ -145,6 +158,7 @@ impl Core {
         }
         candidates.intersect_with(&object.targets);
         candidates.subtract(kept);
+        self.keep_admitted(now, image, &mut candidates);
         if candidates.is_empty() {
             if let Some(until) = alarm {
                 self.wake(until, Wake::Schedule);
@@ -196,8 +210,12 @@ impl Core {
             .collect()
     }
 
-    fn grant(&mut self, now: Now, name: &str, image_id: ImageId, node_id: NodeId) {
+    pub(crate) fn grant(&mut self, now: Now, name: &str, image_id: ImageId, node_id: NodeId) {
         let token = self.fresh_token();
+        let login = self.images.get(image_id).and_then(|image| {
+            let login = image.login.as_ref();
+            login.filter(|_| self.logs_in(image, node_id)).cloned()
+        });
         let credentials = self
             .images
             .get(image_id)
@@ -239,6 +257,10 @@ impl Core {
             policy.started(now.mono, node_id);
             policy.retried = is_retry;
         }
+        let login = login.and_then(|login| {
+            self.logins
+                .begin(now.mono, &login, image_id, Try::Pull(token))
+        });
         let expires = now.mono + self.config.grant_ttl;
         self.grants.insert(
             token,
@@ -250,6 +272,7 @@ impl Core {
                 expires,
                 started: None,
                 revoked: false,
+                login,
             },
         );
         self.wake(expires, Wake::Expiry(token));

@@ -290,4 +290,25 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "Some(now.mono + (interval / if {on} { 2 } else { 1 }).saturating_sub(passed))",
         "questions",
     ),
+    mutation(
+        "a refused login is tried again before its step is over",
+        "coordinator/src/logins.rs",
+        "}) if now < refused.retry => Admission::Until(refused.retry),",
+        "}) if now < refused.retry && !{on} => Admission::Until(refused.retry),",
+        "failed-logins",
+    ),
+    mutation(
+        "nobody waits for the first answer to a login",
+        "coordinator/src/logins.rs",
+        "Some(known) if known.out.is_some() => Admission::Answer,",
+        "Some(known) if known.out.is_some() && !{on} => Admission::Answer,",
+        "failed-logins",
+    ),
+    mutation(
+        "whoever finds no Lease leads at once",
+        "coordinator/src/lease/candidate.rs",
+        "until.filter(|_| self.alone_from <= now)",
+        "until.filter(|_| {on} || self.alone_from <= now)",
+        "two-leaders",
+    ),
 ];

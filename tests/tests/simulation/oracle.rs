@@ -15,6 +15,7 @@ mod passing;
 mod questions;
 mod sessions;
 mod status;
+mod tries;
 mod view;
 
 use std::rc::Rc;
@@ -33,6 +34,8 @@ use logins::Logins;
 use questions::Questions;
 use sessions::Sessions;
 use status::Statuses;
+use tries::Tries;
+pub(crate) use tries::Try;
 pub(crate) use view::wants;
 use view::{Changed, View};
 
@@ -70,6 +73,7 @@ pub(crate) struct Oracle {
     limits: Limits,
     leaders: Leaders,
     logins: Logins,
+    tries: Tries,
     disks: Disks,
     questions: Questions,
     /// Of each machine: pulls at once, and whether it is of the platform that every image is made for.
@@ -111,6 +115,7 @@ impl Oracle {
             limits: Limits::new(budget),
             leaders: Leaders::default(),
             logins: Logins::default(),
+            tries: Tries::default(),
             disks: Disks::default(),
             questions: Questions::default(),
             machines: Vec::new(),
@@ -138,6 +143,7 @@ impl Oracle {
         self.statuses.new_life();
         self.limits.new_life();
         self.logins.new_life();
+        self.tries = Tries::default();
         self.questions = Questions::default();
         self.backlog.clear();
         self.orphans.clear();
@@ -194,6 +200,7 @@ impl Oracle {
         for reference in &changed.references {
             self.backoff.forget_reference(*reference);
             self.questions.forget(*reference);
+            self.tries.edited(self.hosts_of[*reference]);
             if !self.view.is_named(*reference) {
                 self.orphans.push(*reference);
             }

@@ -177,8 +177,9 @@ impl Scenario {
         if !self.is_open {
             for first in (0..self.tags.len()).step_by(2) {
                 let lock = match dice.below(100) {
-                    0..15 => 100 + self.catalog.references[first].host as u64,
-                    15..20 => 200 + first as u64,
+                    // Several images of a host share its login.
+                    0..30 => 100 + self.catalog.references[first].host as u64,
+                    30..35 => 200 + first as u64,
                     _ => continue,
                 };
                 if lock >= 200 {

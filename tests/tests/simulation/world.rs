@@ -249,7 +249,9 @@ impl World {
             } => {
                 return self.write_answered(life, (image, uid), version);
             }
-            Event::QuestionArrives { life, question } => self.question_arrives(life, &question),
+            Event::QuestionArrives { life, question } => {
+                return self.question_arrives(life, &question);
+            }
             Event::QuestionAnswered {
                 life,
                 number,
@@ -266,7 +268,7 @@ impl World {
             Event::ClosedForCoordinator { conn } => return self.closed_for_coordinator(conn),
             Event::Probes { node, life } => return self.probes(node, life),
             Event::RuntimeReturns { node } => self.runtime_returns(node),
-            Event::PullResolves { node, id } => self.pull_resolves(node, id),
+            Event::PullResolves { node, id } => return self.pull_resolves(node, id),
             Event::PullFinishes { node, id } => self.pull_finishes(node, id),
             Event::PullAnswered {
                 node,

@@ -7,6 +7,7 @@ use drop_api::conditions::ready;
 use drop_api::{ImagePullPolicy, NodeState};
 use drop_proto::FailureClass;
 
+use super::logins::{login_retry, waits_for_login};
 use super::words::seconds;
 use crate::cached_image::reasons::{FIRST_FAILURE, reason_of};
 use crate::core::{Core, Now};
@@ -30,7 +31,7 @@ pub(super) struct Exception<'a> {
 }
 
 impl<'a> Exception<'a> {
-    fn new(
+    pub(super) fn new(
         node: NodeId,
         state: NodeState,
         reason: &'static str,
@@ -51,7 +52,12 @@ impl<'a> Exception<'a> {
         self
     }
 
-    fn until(mut self, retry: Duration) -> Self {
+    fn not_before(mut self, retry: Option<Duration>) -> Self {
+        self.retry = self.retry.max(retry);
+        self
+    }
+
+    pub(super) fn until(mut self, retry: Duration) -> Self {
         self.retry = Some(retry);
         self
     }
@@ -140,7 +146,7 @@ pub(super) fn judge<'a>(
         .filter(|_| image.reported.contains(id));
     let latest = [failure, refusal].into_iter().flatten();
     if let Some(failure) = latest.max_by_key(|failure| failure.at) {
-        let exception = failed(now, id, failure, host_pause);
+        let exception = failed(now, id, failure, host_pause).not_before(login_retry(core, image));
         return Some(match core.secret_problem(image, failure.class) {
             Some(why) => exception.because(why),
             None => exception,
@@ -156,6 +162,11 @@ pub(super) fn judge<'a>(
             ready::IN_PROGRESS,
             message,
         ));
+    }
+    if image.reported.contains(id)
+        && let Some(exception) = waits_for_login(core, now, image, id)
+    {
+        return Some(exception);
     }
     Some(waiting(now, (id, node), image, host_pause))
 }
@@ -208,7 +219,7 @@ fn failed<'a>(
     }
 }
 
-fn with_time(message: &str, now: Now, retry: Duration) -> Cow<'static, str> {
+pub(super) fn with_time(message: &str, now: Now, retry: Duration) -> Cow<'static, str> {
     let at = seconds(now.wall_at(retry));
     Cow::Owned(format!("{message}, next try at {at}"))
 }

@@ -4,13 +4,13 @@ use super::*;
 use crate::credentials::Secret;
 
 /// A Secret for r.io, or for `key` there.
-fn secret(key: &str, password: &str) -> Secret {
+pub(super) fn secret(key: &str, password: &str) -> Secret {
     let text = serde_json::json!({"auths": {key: {"username": "me", "password": password}}});
     let parsed = drop_oci::Keychain::from_docker_config_json(text.to_string().as_bytes());
     Secret::Loaded(parsed.unwrap())
 }
 
-fn with_secrets(names: &[&str]) -> impl Fn(&mut CachedImageSpec) {
+pub(super) fn with_secrets(names: &[&str]) -> impl Fn(&mut CachedImageSpec) {
     move |spec| {
         let names = names.iter().map(|name| serde_json::json!({"name": name}));
         spec.image_pull_secrets = serde_json::from_value(names.collect()).unwrap();

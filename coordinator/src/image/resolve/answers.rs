@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use drop_api::ImagePullPolicy;
 use drop_proto::FailureClass;
 
 use super::{About, ResolveFailed, Resolved, Standing};
 use crate::core::{Core, Now, Wake};
+use crate::credentials::may_be_for_want_of_a_secret;
 use crate::image::{Failure, ImageId};
+use crate::logins::Try;
 use crate::pacing::backoff::Backoff;
 
 /// How long nobody is asked at a host that could not be reached: its tags are the nodes' at once.
@@ -29,6 +30,9 @@ impl Core {
         if let Some(host) = self.hosts.get_mut(&asked.host) {
             host.questions = host.questions.saturating_sub(1);
         }
+        if let Some(ticket) = &asked.login {
+            self.logins.over(ticket, Try::Question(number));
+        }
         let Some(image) = self.images.get_mut(asked.image) else {
             return;
         };
@@ -36,9 +40,29 @@ impl Core {
         let Some((_, about)) = image.inquiry.out.take_if(is_out) else {
             return;
         };
+        if let (Some(ticket), Err(failed)) = (&asked.login, &result) {
+            self.login_failed(now, ticket, asked.image, failed.class);
+        }
+        if let Err(failed) = &result
+            && may_be_for_want_of_a_secret(failed.class)
+            && !self.is_answer_current(asked.image, asked.login.as_ref())
+        {
+            // With what the Secrets say by now the answer may be another one.
+            self.mark_image(now, asked.image);
+            return;
+        }
         match (about, result) {
-            (About::Tag, Ok(resolved)) => self.tag_resolved(now, asked.image, &resolved.digest),
+            (About::Tag, Ok(resolved)) => {
+                // What is asked about a digest may be remembered from better days: it proves no login.
+                if let Some(ticket) = &asked.login {
+                    self.login_worked(now, ticket, asked.image);
+                }
+                self.tag_resolved(now, asked.image, &resolved.digest);
+            }
             (About::Contents { digest, .. }, Ok(resolved)) => {
+                let Some(image) = self.images.get_mut(asked.image) else {
+                    return;
+                };
                 image.inquiry.standing = Standing::Well;
                 image
                     .inquiry
@@ -137,7 +161,7 @@ impl Core {
 
     /// Says on every node that lacks the image what the registry said, and asks again after the longest back-off.
     fn refuse(&mut self, now: Now, id: ImageId, failed: ResolveFailed) {
-        let wait = self.longest_wait(id);
+        let wait = self.shortest_backoff(id).max;
         let Some(image) = self.images.get_mut(id) else {
             return;
         };
@@ -163,22 +187,6 @@ impl Core {
         self.each_object(id, |object| {
             object.consecutive_failures = object.consecutive_failures.saturating_add(1);
         });
-    }
-
-    /// The shortest of the longest back-offs that the objects' policies allow.
-    fn longest_wait(&self, id: ImageId) -> Duration {
-        let objects = self
-            .images
-            .get(id)
-            .into_iter()
-            .flat_map(|image| &image.objects);
-        objects
-            .filter_map(|name| self.objects.get(name))
-            .filter(|object| object.facts.spec.image_pull_policy != ImagePullPolicy::Never)
-            .filter_map(|object| self.policies.get(&object.policy))
-            .map(|policy| policy.limits.backoff.max)
-            .min()
-            .unwrap_or(Backoff::default().max)
     }
 
     /// The coordinator cannot reach the host.

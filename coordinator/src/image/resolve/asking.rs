@@ -8,6 +8,7 @@ use drop_api::ImagePullPolicy;
 use super::{About, Asked, Question};
 use crate::core::{Core, Now, Output, Wake};
 use crate::image::{Image, ImageId};
+use crate::logins::Try;
 use crate::node_set::{NodeId, NodeSet};
 
 /// Questions that are out to one host at a time. The rest wait here, where the first failure answers them all.
@@ -110,7 +111,9 @@ impl Core {
             self.leave_to_nodes(now, id, &cause);
             return;
         }
-        self.ask_registry(now, id, About::Tag);
+        if !self.question_waits(now, id, &About::Tag) {
+            self.ask_registry(now, id, About::Tag);
+        }
     }
 
     /// Whether a pull on the node has to wait for what the registry says of the image's contents, which is asked if it was not.
@@ -135,7 +138,10 @@ impl Core {
                 .filter(|platform| !platform.is_empty())
                 .collect();
             let digest = digest.to_owned();
-            self.ask_registry(now, id, About::Contents { digest, platforms });
+            let about = About::Contents { digest, platforms };
+            if !self.question_waits(now, id, &about) {
+                self.ask_registry(now, id, about);
+            }
         }
         true
     }
@@ -160,7 +166,7 @@ impl Core {
     }
 
     /// Asks, unless enough questions are out to the host: the next answer makes room.
-    fn ask_registry(&mut self, now: Now, id: ImageId, about: About) {
+    pub(crate) fn ask_registry(&mut self, now: Now, id: ImageId, about: About) {
         let Some(image) = self.images.get(id) else {
             return;
         };
@@ -173,6 +179,10 @@ impl Core {
         let logins = self.logins(image);
         self.last_question += 1;
         let number = self.last_question;
+        let login = image.login.clone().and_then(|login| {
+            let question = Try::Question(number);
+            self.logins.begin(now.mono, &login, id, question)
+        });
         if let Some(image) = self.images.get_mut(id) {
             image.inquiry.out = Some((number, about.clone()));
         }
@@ -180,6 +190,7 @@ impl Core {
             at: now.mono,
             image: id,
             host,
+            login,
         };
         self.questions.insert(number, asked);
         self.outputs.push(Output::Resolve(Question {

@@ -25,7 +25,7 @@ pub(crate) struct Waits {
 }
 
 impl Waits {
-    fn delay(self, attempts: u32) -> Duration {
+    pub(crate) fn delay(self, attempts: u32) -> Duration {
         let factor = 1u32 << attempts.saturating_sub(1).min(20);
         self.initial.saturating_mul(factor).min(self.max)
     }

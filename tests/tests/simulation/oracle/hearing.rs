@@ -9,7 +9,7 @@ use crate::objects::digest_number;
 use crate::oracle::backoff::Waits;
 use crate::oracle::sessions::Report;
 use crate::oracle::view::PolicyKey;
-use crate::oracle::{Heard, Oracle, Place};
+use crate::oracle::{Heard, Oracle, Place, Try};
 
 impl Oracle {
     /// An agent's Hello reaches the coordinator, over this connection and from this agent process.
@@ -161,6 +161,7 @@ impl Oracle {
         let Some(reference) = self.grants.get(done.token).map(|grant| grant.reference) else {
             return;
         };
+        self.hears_of_login(now, Try::Pull(done.token), Ok(()));
         let pair = self.pair(reference, node);
         if self.view.is_wanted(reference, node) {
             self.backoff.succeeded(now, done.token, pair);
@@ -183,11 +184,14 @@ impl Oracle {
     }
 
     fn failed(&mut self, now: Duration, node: usize, failed: &Failed) {
+        let Some(reference) = self.grants.get(failed.token).map(|g| g.reference) else {
+            return;
+        };
+        let class = failed.class();
+        let is_outdated = self.hears_of_login(now, Try::Pull(failed.token), Err(class));
         let Some(grant) = self.grants.get(failed.token) else {
             return;
         };
-        let reference = grant.reference;
-        let class = failed.class();
         // We made it stop ourselves; and where nothing wants the image, nobody waits for it either.
         let is_ours = grant.is_revoked && class == FailureClass::Canceled;
         if is_ours || !self.view.is_wanted(reference, node) {
@@ -202,6 +206,10 @@ impl Oracle {
         let waits = self.waits(grant.keys.clone(), reference, node);
         self.backoff
             .failed(now, failed.token, self.pair(reference, node), class, waits);
+        if is_outdated {
+            // With what the Secrets say by now the answer may be another one.
+            self.backoff.secret_changed(reference);
+        }
     }
 
     /// The shortest waits of the policies that the pull may have counted under.

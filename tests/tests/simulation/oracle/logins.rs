@@ -1,9 +1,12 @@
 //! Who gets which login: the node that pulls, those of the Secrets that its image names, and nobody anything else.
 
 use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
 use drop_proto::{Credential, Grant};
 
+use crate::objects::Catalog;
+use crate::oracle::tries::Try;
 use crate::oracle::{Oracle, Verdict, Violation};
 use crate::secrets::{Content, secret_name};
 
@@ -20,6 +23,14 @@ impl Logins {
     pub(crate) fn new_life(&mut self) {
         self.known.clear();
     }
+
+    /// Whether the coordinator knows a login for the reference from the Secret.
+    pub(super) fn has_login(&self, secret: usize, reference: &str, catalog: &Catalog) -> bool {
+        let content = self.known.get(&secret);
+        let logins = content.map(|content| content.logins(catalog));
+        let mut logins = logins.into_iter().flatten();
+        logins.any(|(site, _)| covers(&site, reference))
+    }
 }
 
 impl Oracle {
@@ -28,7 +39,11 @@ impl Oracle {
         if self.logins.known.get(&secret) == Some(content) {
             return;
         }
-        self.logins.known.insert(secret, content.clone());
+        // The first word on a Secret ends no wait: there was none for want of it.
+        let former = self.logins.known.insert(secret, content.clone());
+        if former.is_some() {
+            self.tries.secret_changed(secret);
+        }
         for seen in self.view.images.values() {
             if seen.row.spec.secrets.contains(&Some(secret)) {
                 self.backoff.secret_changed(seen.row.spec.reference);
@@ -38,7 +53,7 @@ impl Oracle {
     }
 
     /// The grant carries what its image's Secrets have for its repository, and no more.
-    pub(super) fn has_its_logins(&mut self, node: usize, grant: &Grant) -> Verdict {
+    pub(super) fn has_its_logins(&mut self, now: Duration, node: usize, grant: &Grant) -> Verdict {
         let broken = |what: String| {
             let text = format!("grant of {} to n{node:05}: {what}", grant.reference);
             Err(Violation::new("login", text))
@@ -64,7 +79,9 @@ impl Oracle {
         if carried != due {
             return broken(format!("carries {carried:?}, its Secrets have {due:?}"));
         }
+        let logs_in = !carried.is_empty();
         self.logins.granted.insert(grant.token, carried);
+        self.tries_login(now, Try::Pull(grant.token), reference, logs_in);
         Ok(())
     }
 

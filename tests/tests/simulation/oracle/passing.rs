@@ -30,7 +30,7 @@ impl Oracle {
             }
             _ if life != self.life => Ok(()),
             Some(Kind::Grant(grant)) => {
-                self.has_its_logins(node, grant)?;
+                self.has_its_logins(now, node, grant)?;
                 self.grants(now, node, grant)
             }
             Some(Kind::Revoke(revoke)) => {

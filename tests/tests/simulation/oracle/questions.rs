@@ -7,7 +7,7 @@ use drop_api::ImagePullPolicy;
 use drop_coordinator::image::resolve::{ResolveFailed, Resolved};
 use drop_proto::FailureClass;
 
-use crate::oracle::{Oracle, Verdict, Violation};
+use crate::oracle::{Oracle, Try, Verdict, Violation};
 
 /// Questions that are out to one host.
 const AT_ONCE: usize = 16;
@@ -135,11 +135,20 @@ impl Oracle {
         number: u64,
         answer: &Result<Resolved, ResolveFailed>,
     ) {
+        let result = answer.as_ref().map(drop).map_err(|failed| failed.class);
+        let is_refused = matches!(
+            result,
+            Err(FailureClass::Unauthorized | FailureClass::Forbidden | FailureClass::NotFound)
+        );
+        let is_outdated = self.hears_of_login(now, Try::Question(number), result) && is_refused;
         let asked = self.questions.out.remove(&number);
         let Some(asked) = asked.filter(|asked| !asked.is_orphan) else {
             return;
         };
         let (reference, is_about_tag) = (asked.reference, asked.is_about_tag);
+        if is_outdated {
+            return;
+        }
         if let Err(failed) = answer
             && is_about_tag
             && STAYS_DUE.contains(&failed.class)

@@ -12,7 +12,7 @@ use crate::agenda::Event;
 use crate::dice::Dice;
 use crate::faults::CALM;
 use crate::objects::digest;
-use crate::oracle::Verdict;
+use crate::oracle::{Try, Verdict};
 use crate::registry::{Supply, Trouble};
 use crate::secrets;
 use crate::world::World;
@@ -55,6 +55,9 @@ impl World {
         {
             let is_about_tag = question.about == About::Tag;
             self.oracle.asks(now, wall, reference, is_about_tag)?;
+            let logs_in = !question.logins.0.is_empty();
+            let asked = Try::Question(question.number);
+            self.oracle.tries_login(now, asked, reference, logs_in);
         }
         let way = self.questions.dice.millis(1, 50);
         let question = Rc::new(question);
@@ -63,12 +66,17 @@ impl World {
         Ok(())
     }
 
-    pub(crate) fn question_arrives(&mut self, life: u64, question: &Question) {
+    pub(crate) fn question_arrives(&mut self, life: u64, question: &Question) -> Verdict {
         let now = self.agenda.now;
         let (answer, after) = match self.catalog.index(&question.reference) {
             Some(reference) => self.registry_tells(now, reference, question),
             None => (Err(failed(FailureClass::NotFound)), Duration::ZERO),
         };
+        let is_refused =
+            matches!(&answer, Err(failed) if failed.class == FailureClass::Unauthorized);
+        if is_refused && !question.logins.0.is_empty() && life == self.lives {
+            self.oracle.login_refused(Try::Question(question.number))?;
+        }
         if let (Ok(told), Some(reference)) = (&answer, self.catalog.index(&question.reference)) {
             // The registry itself has named it, whether or not a status comes to say so.
             self.oracle.registry_names(reference, &told.digest);
@@ -83,6 +91,7 @@ impl World {
                 answer,
             },
         );
+        Ok(())
     }
 
     /// The answer, and how long the registry takes for it.

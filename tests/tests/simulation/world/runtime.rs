@@ -10,6 +10,7 @@ use tonic::Code;
 use crate::agenda::Event;
 use crate::dice::Dice;
 use crate::objects::node_name;
+use crate::oracle::{Try, Verdict};
 use crate::registry::{Reply, failure, timed_out};
 use crate::world::World;
 use crate::world::agent::Agent;
@@ -85,11 +86,11 @@ impl World {
         self.agenda.after(way, Event::PullResolves { node, id });
     }
 
-    pub(crate) fn pull_resolves(&mut self, node: usize, id: u64) {
+    pub(crate) fn pull_resolves(&mut self, node: usize, id: u64) -> Verdict {
         let now = self.agenda.now;
         let machine = &self.machines[node];
         let Some(pull) = machine.runtime.pulls.iter().find(|pull| pull.id == id) else {
-            return;
+            return Ok(());
         };
         let text = self.catalog.text(pull.reference);
         let reply = if now < machine.runtime.lost_until {
@@ -103,6 +104,11 @@ impl World {
                 (machine.is_amd64, &pull.passwords),
             )
         };
+        if matches!(&reply, Reply::Error(error) if error.class == FailureClass::Unauthorized)
+            && !pull.passwords.is_empty()
+        {
+            self.oracle.login_refused(Try::Pull(pull.token))?;
+        }
         match reply {
             Reply::Error(error) => self.pull_ends(node, id, Err(error)),
             Reply::Silence(until) => self.agenda.at(until, Event::PullFinishes { node, id }),
@@ -121,6 +127,7 @@ impl World {
                 self.agenda.after(takes, Event::PullFinishes { node, id });
             }
         }
+        Ok(())
     }
 
     pub(crate) fn pull_finishes(&mut self, node: usize, id: u64) {
