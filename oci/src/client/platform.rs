@@ -1,4 +1,6 @@
 //! Which entry of an index a node runs. Pure.
+//!
+//! Names are read as containerd reads them: in any case, and by the names of compilers and kernels too.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,9 +13,24 @@ use super::manifest::{Entry, Index, Platform};
 pub struct PlatformError(String);
 
 impl Platform {
+    /// The one whose programs processors of this platform run as well: containerd takes its images where there are no others.
+    #[must_use]
+    pub fn predecessor(&self) -> Option<Self> {
+        let (architecture, variant) = match self.common_names().1.as_str() {
+            "amd64" => ("386", None),
+            "arm64" => ("arm", Some("v8")),
+            _ => return None,
+        };
+        Some(Self {
+            os: self.os.clone(),
+            architecture: architecture.to_owned(),
+            variant: variant.map(str::to_owned),
+        })
+    }
+
     /// Whether this platform can run what was built for `built`, and how well it fits: the higher, the better.
     fn runs(&self, built: &Self) -> Option<u32> {
-        if self.os != built.os || self.architecture != built.architecture {
+        if self.common_names() != built.common_names() {
             return None;
         }
         match (self.level(), built.level()) {
@@ -25,16 +42,34 @@ impl Platform {
 
     /// The variant as a number, with the one that is meant where none is written. None for architectures without an order.
     fn level(&self) -> Option<u32> {
-        let implied = match self.architecture.as_str() {
+        let implied = match self.common_names().1.as_str() {
             "amd64" => 1,
+            "arm" if self.architecture.eq_ignore_ascii_case("armel") => 6,
             "arm" => 7,
             "arm64" => 8,
             _ => return None,
         };
         match &self.variant {
             None => Some(implied),
-            Some(variant) => variant.strip_prefix('v')?.parse().ok(),
+            Some(variant) => variant.trim_start_matches(['v', 'V']).parse().ok(),
         }
+    }
+
+    /// Operating system and architecture in the words of Go.
+    fn common_names(&self) -> (String, String) {
+        let mut os = self.os.to_ascii_lowercase();
+        if os == "macos" {
+            "darwin".clone_into(&mut os);
+        }
+        let architecture = self.architecture.to_ascii_lowercase();
+        let common = match architecture.as_str() {
+            "x86_64" | "x86-64" => "amd64",
+            "i386" => "386",
+            "aarch64" => "arm64",
+            "armhf" | "armel" => "arm",
+            other => other,
+        };
+        (os, common.to_owned())
     }
 }
 
@@ -111,6 +146,15 @@ pub fn can_run(node: &Platform, built: &Platform) -> bool {
     node.runs(built).is_some()
 }
 
+/// Whether some container runtime takes an image that was built for `built` on some node of platform `node`. Variants do not
+/// count: a node finds out its own, and runtimes differ in what they make of them.
+#[must_use]
+pub fn may_run(node: &Platform, built: &Platform) -> bool {
+    let names = built.common_names();
+    let older = node.predecessor();
+    node.common_names() == names || older.is_some_and(|older| older.common_names() == names)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,6 +225,115 @@ mod tests {
         let index = index(&entries);
         assert_eq!(index.platforms(), ["linux/amd64".parse().unwrap()]);
         assert_eq!(index.unnamed().count(), 1);
+    }
+
+    fn platform(text: &str) -> Platform {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn names_of_other_makers_mean_the_same() {
+        for (node, built) in [
+            ("linux/amd64", "Linux/x86_64"),
+            ("linux/386", "linux/i386"),
+            ("linux/arm64", "linux/aarch64"),
+            ("linux/arm64", "linux/arm64/8"),
+            ("linux/arm/v7", "linux/armhf"),
+            ("linux/arm/v6", "linux/armel"),
+            ("darwin/arm64", "macOS/arm64"),
+        ] {
+            assert!(can_run(&platform(node), &platform(built)), "{built}");
+        }
+        assert!(!can_run(
+            &platform("linux/arm/v6"),
+            &platform("linux/armhf")
+        ));
+    }
+
+    /// What containerd's `platforms.Only` matches, in any of its versions, or the library of CRI-O, for nodes whose processors
+    /// are as good as they come.
+    #[test]
+    fn no_image_is_taken_for_foreign_that_some_runtime_takes() {
+        let table: [(&str, &[&str]); 8] = [
+            (
+                "linux/amd64",
+                &[
+                    "linux/amd64",
+                    "linux/amd64/v1",
+                    "linux/amd64/v2",
+                    "linux/amd64/v4",
+                    "linux/x86_64",
+                    "linux/386",
+                    "linux/i386",
+                ],
+            ),
+            ("linux/amd64/v3", &["linux/amd64/v2", "linux/386"]),
+            (
+                "linux/arm64",
+                &[
+                    "linux/arm64",
+                    "linux/arm64/v8",
+                    "linux/arm64/v8.5",
+                    "linux/arm64/v9.1",
+                    "linux/aarch64",
+                    "linux/arm",
+                    "linux/arm/v8",
+                    "linux/arm/v7",
+                    "linux/arm/v6",
+                    "linux/arm/v5",
+                    "linux/armhf",
+                    "linux/armel",
+                ],
+            ),
+            (
+                "linux/arm",
+                &["linux/arm", "linux/arm/v8", "linux/arm/v7", "linux/arm/v5"],
+            ),
+            // CRI-O takes an image without a variant for any.
+            ("linux/arm/v5", &["linux/arm"]),
+            ("linux/ppc64le", &["linux/ppc64le", "linux/ppc64le/power9"]),
+            ("linux/riscv64", &["linux/riscv64/rva23u64"]),
+            ("windows/amd64", &["windows/amd64"]),
+        ];
+        for (node, images) in table {
+            for built in images {
+                let (node, built) = (platform(node), platform(built));
+                assert!(may_run(&node, &built), "{node} {built}");
+            }
+        }
+        for (node, built) in [
+            ("linux/amd64", "linux/arm64"),
+            ("linux/amd64", "windows/amd64"),
+            ("linux/amd64", "linux/arm"),
+            ("linux/386", "linux/amd64"),
+            ("linux/arm64", "linux/amd64"),
+            ("linux/arm64", "linux/386"),
+            ("linux/arm", "linux/arm64"),
+            ("linux/ppc64le", "linux/ppc64"),
+            ("linux/s390x", "linux/amd64"),
+        ] {
+            assert!(
+                !may_run(&platform(node), &platform(built)),
+                "{node} {built}"
+            );
+        }
+    }
+
+    #[test]
+    fn processors_run_what_their_predecessors_ran() {
+        let older = |text: &str| platform(text).predecessor().map(|p| p.to_string());
+        assert_eq!(older("linux/amd64").as_deref(), Some("linux/386"));
+        assert_eq!(older("linux/arm64").as_deref(), Some("linux/arm/v8"));
+        assert_eq!(older("linux/s390x"), None);
+        for built in [
+            "linux/arm/v8",
+            "linux/arm/v7",
+            "linux/arm/v6",
+            "linux/arm/v5",
+        ] {
+            let older = platform("linux/arm64").predecessor().unwrap();
+            assert!(can_run(&older, &platform(built)), "{built}");
+        }
     }
 
     #[test]
