@@ -14,7 +14,7 @@ const WITHIN: Duration = Duration::from_secs(30);
 /// Flags with their values, and what the message must name: the flag, and what is right or wrong about it.
 type Case<'a> = (&'a str, &'a str, &'a str);
 
-const COORDINATOR: [Case; 33] = [
+const COORDINATOR: [Case; 37] = [
     ("--no-such-flag", "--no-such-flag", "--help"),
     ("stray", "'stray'", "--help"),
     (
@@ -92,6 +92,27 @@ const COORDINATOR: [Case; 33] = [
         "--insecure-plaintext --tls-cert-file=a --tls-key-file=b",
         "--insecure-plaintext",
         "--tls-cert-file",
+    ),
+    (
+        "--registry-ca-file=/no/such/file",
+        "--registry-ca-file /no/such/file",
+        "mount the PEM file there, or leave the flag out",
+    ),
+    (
+        "--registry-ca-file=/dev/null",
+        "--registry-ca-file /dev/null",
+        "BEGIN CERTIFICATE",
+    ),
+    // Where nobody asks registries, what is wrong with their authorities stops nothing: the next flag is to blame.
+    (
+        "--resolve-tags=false --registry-ca-file=/no/such/file --kubeconfig=/no/kubeconfig",
+        "--kubeconfig",
+        "/no/kubeconfig",
+    ),
+    (
+        "--plain-http-registry=http://r.io",
+        "--plain-http-registry",
+        "without a scheme",
     ),
     ("--tls-cert-file=/tls.crt", "--tls-key-file", "required"),
     ("--tls-lifetime=5s", "--tls-lifetime", "at least 6s"),

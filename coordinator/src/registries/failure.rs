@@ -28,7 +28,7 @@ pub(super) fn not_told(error: &Error, host: &str) -> ResolveFailed {
             format!("{host} answered {}", answer.status),
         ),
         Failure::Dns(_) => (FailureClass::Dns, format!("dns: cannot resolve {host}")),
-        Failure::Tls(_) => (FailureClass::Tls, "tls: certificate error".to_owned()),
+        Failure::Tls(text) => (FailureClass::Tls, no_tls(text, host)),
         Failure::Timeout(_) => (
             FailureClass::Timeout,
             format!("timeout connecting to {host}"),
@@ -50,6 +50,52 @@ pub(super) fn not_told(error: &Error, host: &str) -> ResolveFailed {
         class,
         message,
         wait: error.retry_after(),
+    }
+}
+
+/// Only the coordinator can be told what to do about TLS: nodes have their runtimes' configuration.
+fn no_tls(text: &str, host: &str) -> String {
+    // rustls' words for an answer that is no TLS at all.
+    if text.contains("InvalidContentType") {
+        return format!(
+            "{host} speaks no TLS: name it with --plain-http-registry if that is meant"
+        );
+    }
+    let why: String = text.chars().take(WORDS).collect();
+    if text.contains("UnknownIssuer") {
+        return format!(
+            "tls: certificate error ({why}): give its authority with --registry-ca-file"
+        );
+    }
+    format!("tls: certificate error ({why})")
+}
+
+/// What the coordinator would reach there is its own.
+pub(super) fn own_machine(host: &str) -> ResolveFailed {
+    ResolveFailed {
+        class: FailureClass::Connection,
+        message: format!("{host} is each machine's own"),
+        wait: None,
+    }
+}
+
+/// The task that asked broke off. No registry is to blame, and the image none the less to be pulled.
+#[must_use]
+pub fn broken_off() -> ResolveFailed {
+    ResolveFailed {
+        class: FailureClass::ServerError,
+        message: "the question broke off, see the coordinator's log".to_owned(),
+        wait: None,
+    }
+}
+
+/// Nobody asks registries here.
+#[must_use]
+pub fn not_asked() -> ResolveFailed {
+    ResolveFailed {
+        class: FailureClass::Connection,
+        message: "it does not ask, as --resolve-tags=false says".to_owned(),
+        wait: None,
     }
 }
 
