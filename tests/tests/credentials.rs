@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use drop_api::CachedImage;
-use drop_tests::cached_image::{condition, is_ready, policy, yaml};
+use drop_tests::cached_image::{condition, is_ready, policy, status, yaml};
 use drop_tests::cluster::Cluster;
 use drop_tests::guarded::{Guarded, RIGHT, WRONG, secret, typed_secret, with};
 use drop_tests::images::Recipe;
-use drop_tests::token_server::TokenServer;
+use drop_tests::token_server::{LOGIN, TokenServer};
 use drop_tests::{http, node::NodeSpec, wait};
 use k8s_openapi::api::events::v1::Event;
 use kube::Api;
@@ -284,6 +286,40 @@ async fn a_registry_with_tokens_is_pulled_from_and_refuses_one_login_a_step() ->
     cluster.apply(&secret("creds", &[(&host, RIGHT)])).await?;
     cluster.until("app", SOON, is_ready).await?;
     nothing_shows(&mut cluster, &[RIGHT, WRONG]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_coordinator_logs_in_by_token_and_shows_none_whatever_it_logs() -> Result<()> {
+    let mut cluster = Cluster::builder()
+        .nodes(1)
+        .coordinator_args(&["--log-filter", "trace"])
+        .agent_args(&["--log-filter", "trace"])
+        .start()
+        .await?;
+    let digest = cluster
+        .push("team/app", "v1", &Recipe::layers(&[10_000]))
+        .await?;
+    let (guarded, server) = Guarded::tokens(&cluster).await?;
+    let host = guarded.proxy.host();
+    cluster.apply(&policy("fast", "")).await?;
+    cluster.apply(&secret("creds", &[(&host, RIGHT)])).await?;
+    let image = guarded.image("team/app");
+    cluster
+        .apply(&yaml("app", &image, "v1", &with(&["creds"])))
+        .await?;
+    let app = cluster.until("app", SOON, is_ready).await?;
+    assert_eq!(status(&app).resolved_digest, Some(digest));
+    let asked = guarded.proxy.log().of_coordinator();
+    let heads = asked.manifests().method("HEAD");
+    ensure!(
+        heads.exchanges().iter().any(|head| head.status == 200),
+        "{}",
+        asked.table()
+    );
+    ensure!(server.grants().iter().any(|grant| grant.status == 200));
+    // As it is typed, as it is sent, and what it is given for.
+    let sent = STANDARD.encode(LOGIN);
+    nothing_shows(&mut cluster, &[RIGHT, &sent, "eyJhbGciOi"]).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
