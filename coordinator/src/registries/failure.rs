@@ -62,7 +62,11 @@ fn no_tls(text: &str, host: &str) -> String {
         );
     }
     let why: String = text.chars().take(WORDS).collect();
-    if text.contains("UnknownIssuer") {
+    // The second is an authority that was renewed under its name.
+    if ["UnknownIssuer", "BadSignature"]
+        .iter()
+        .any(|cause| text.contains(cause))
+    {
         return format!(
             "tls: certificate error ({why}): give its authority with --registry-ca-file"
         );
@@ -119,4 +123,44 @@ pub(super) fn invalid(error: &impl Display) -> ResolveFailed {
 
 fn cut(error: &impl Display) -> String {
     error.to_string().chars().take(WORDS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_about_tls_is_said_with_what_to_do() {
+        let table = [
+            (
+                "invalid peer certificate: UnknownIssuer",
+                "tls: certificate error (invalid peer certificate: UnknownIssuer): give its authority with --registry-ca-file",
+            ),
+            (
+                "invalid peer certificate: Expired",
+                "tls: certificate error (invalid peer certificate: Expired)",
+            ),
+            (
+                "received corrupt message of type InvalidContentType",
+                "r.io speaks no TLS: name it with --plain-http-registry if that is meant",
+            ),
+        ];
+        for (text, expected) in table {
+            assert_eq!(no_tls(text, "r.io"), expected);
+        }
+        assert!(no_tls(&"x".repeat(500), "r.io").len() < 200);
+    }
+
+    #[test]
+    fn failures_of_the_coordinator_itself_refuse_no_image() {
+        for failed in [broken_off(), not_asked(), own_machine("localhost:5000")] {
+            assert!(
+                matches!(
+                    failed.class,
+                    FailureClass::ServerError | FailureClass::Connection
+                ),
+                "{failed:?}"
+            );
+        }
+    }
 }

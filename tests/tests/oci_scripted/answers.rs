@@ -100,7 +100,7 @@ async fn every_kind_of_answer_has_its_caps() -> Result<()> {
     ] {
         let scripted = body.clone();
         let registry = ScriptedRegistry::start(move |asked| match asked.path.as_str() {
-            "/token" => scripted.clone(),
+            path if path.starts_with("/token") => scripted.clone(),
             path if path.starts_with("/v2/locked/") => {
                 let server = format!("Bearer realm=\"http://{}/token\"", asked.host);
                 Reply::status(401, "").header("www-authenticate", &server)

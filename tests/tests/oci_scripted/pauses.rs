@@ -105,8 +105,9 @@ async fn a_long_pause_fails_at_once_and_nobody_asks_the_host_meanwhile() -> Resu
 async fn a_pause_holds_for_all_who_ask_the_host_also_with_other_tls_options() -> Result<()> {
     // 503 with a time is the same request to be left alone.
     for status in [429, 503] {
-        let registry = ScriptedRegistry::start(move |_| {
-            Reply::status(status, "busy").header("retry-after", "600")
+        let registry = ScriptedRegistry::start(move |asked| match asked.path.as_str() {
+            "/v2/" => Reply::ok("{}"),
+            _ => Reply::status(status, "busy").header("retry-after", "600"),
         })
         .await?;
         let hosts = Hosts::new(Limits::default());
@@ -129,7 +130,11 @@ async fn a_pause_holds_for_all_who_ask_the_host_also_with_other_tls_options() ->
 
 #[tokio::test]
 async fn so_many_requests_are_out_to_a_host_at_a_time() -> Result<()> {
-    let registry = ScriptedRegistry::start(|_| Reply::stalled("{")).await?;
+    let registry = ScriptedRegistry::start(|asked| match asked.path.as_str() {
+        "/v2/" => Reply::ok("{}"),
+        _ => Reply::stalled("{"),
+    })
+    .await?;
     let limits = Limits {
         concurrency: 3,
         ..Limits::default()

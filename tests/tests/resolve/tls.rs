@@ -38,10 +38,11 @@ fn is_coordinators(request: &Request) -> bool {
     request.agent.starts_with("drop-coordinator/")
 }
 
-fn untrusted(host: &str) -> String {
+/// `cause` in rustls' words.
+fn untrusted(host: &str, cause: &str) -> String {
     format!(
-        "the coordinator cannot reach {host}, a node checks the tag: tls: certificate error (invalid peer certificate: \
-         UnknownIssuer): give its authority with --registry-ca-file"
+        "the coordinator cannot reach {host}, a node checks the tag: tls: certificate error (invalid peer certificate: {cause}): \
+         give its authority with --registry-ca-file"
     )
 }
 
@@ -76,7 +77,7 @@ async fn a_registry_whose_authority_is_given_is_asked_for_digest_platform_and_si
             "no image for this node's platform",
         ),
         ("missing", "ImagePullBackOff", "image not found"),
-        ("large", "InsufficientDisk", "needs 4"),
+        ("large", "InsufficientDisk", "needs 120.0 MB"),
     ] {
         let object: CachedImage = cluster
             .until(name, SOON, |image| is_not_ready(image, reason))
@@ -114,7 +115,7 @@ async fn a_registry_whose_authority_is_not_given_is_left_to_nodes_and_the_condit
     cluster.apply(&policy("fast", "")).await?;
     let image = format!("{}/team/app", registry.address());
     cluster.apply(&yaml("app", &image, "v1", BY_FAST)).await?;
-    let why = untrusted(registry.address());
+    let why = untrusted(registry.address(), "UnknownIssuer");
     let app: CachedImage = cluster
         .until("app", SOON, |app| {
             is_ready(app)?;
@@ -147,7 +148,8 @@ async fn a_file_of_authorities_is_followed_without_a_restart() -> Result<()> {
     cluster.apply(&policy("fast", "")).await?;
     let image = format!("{}/team/app", registry.address());
     cluster.apply(&yaml("app", &image, "v1", BY_FAST)).await?;
-    let why = untrusted(registry.address());
+    // All authorities of the testbed have one name.
+    let why = untrusted(registry.address(), "BadSignature");
     cluster
         .until("app", SOON, |app: &CachedImage| {
             is_ready(app)?;
@@ -164,10 +166,13 @@ async fn a_file_of_authorities_is_followed_without_a_restart() -> Result<()> {
         Ok(())
     })
     .await?;
-    let edited = format!("{BY_FAST}, priority: 1");
+    // An edit asks a host again that was out of reach; else a minute has to pass.
+    let edited = format!("{BY_FAST}, nodeSelector: {{kubernetes.io/os: linux}}");
     cluster.apply(&yaml("app", &image, "v1", &edited)).await?;
+    cluster.push("team/app", "v2", &small()).await?;
+    cluster.apply(&yaml("next", &image, "v2", BY_FAST)).await?;
     cluster
-        .until("app", SOON, |app: &CachedImage| {
+        .until("next", SOON, |app: &CachedImage| {
             is_ready(app)?;
             let (_, _, message) = condition(app, "Ready");
             ensure!(message == "Image cached on all 1 target nodes", "{message}");
