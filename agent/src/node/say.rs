@@ -90,12 +90,13 @@ impl Node {
             let Some(presence) = &image.known else {
                 continue;
             };
+            let is_new = said.images.get(reference) != Some(presence);
             let unsaid = if complete {
-                *presence != Presence::Absent || image.lost
+                *presence != Presence::Absent
             } else {
-                said.images.get(reference) != Some(presence) || image.lost
+                is_new
             };
-            if unsaid {
+            if unsaid || image.lost {
                 let digests = match presence {
                     Presence::Absent => Vec::new(),
                     Presence::Present(digests) => digests.clone(),
@@ -112,25 +113,25 @@ impl Node {
                 }
             }
             image.lost = false;
-            said.images.insert(reference.clone(), presence.clone());
+            if is_new {
+                said.images.insert(reference.clone(), presence.clone());
+            }
         }
         say_inventory(said.revision, complete, inventory, out);
 
         let stopping = self.stop_at.is_some();
-        let needed: BTreeSet<String> = self
-            .images
-            .iter()
-            .filter(|(_, image)| {
-                !stopping && image.needed(self.sessions) && image.refusal.is_none()
-            })
-            .map(|(reference, _)| reference.clone())
-            .collect();
-        let references: Vec<String> = needed.difference(&said.asks).cloned().collect();
-        let withdrawn: Vec<String> = said.asks.difference(&needed).cloned().collect();
-        said.asks = needed;
+        let mut asked = Vec::new();
+        let mut withdrawn = Vec::new();
         let mut refused = Vec::new();
         let mut lifted = Vec::new();
         for (reference, image) in &self.images {
+            let needed = !stopping && image.needed(self.sessions) && image.refusal.is_none();
+            if needed && !said.asks.contains(reference) {
+                said.asks.insert(reference.clone());
+                asked.push(reference.clone());
+            } else if !needed {
+                withdrawn.extend(said.asks.take(reference));
+            }
             match &image.refusal {
                 Some(refusal) => {
                     let Failure { class, message } = &refusal.failure;
@@ -148,7 +149,7 @@ impl Node {
         }
         // A refusal is lifted before its image is asked for, and an ask withdrawn before it is refused.
         say_lifted(lifted, out);
-        say_asks(references, withdrawn, out);
+        say_asks(asked, withdrawn, out);
         say_refused(refused, out);
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Toleration;
 
-use crate::node_set::NodeId;
+use crate::node_set::{NodeId, NodeSet};
 use crate::pacing::backoff::Backoff;
 
 /// Key of the policy that images without a `policyRef`, or with one that does not exist, share. No object can have this name.
@@ -57,6 +57,8 @@ pub struct Policy {
     pub limits: Limits,
     /// Pulls that run, by node.
     running: BTreeMap<NodeId, u32>,
+    /// The same nodes, for comparing them with others.
+    nodes: NodeSet,
     /// All of them together.
     pulls: u32,
     last_start: Option<(NodeId, Duration)>,
@@ -107,8 +109,9 @@ impl Policy {
     }
 
     /// Nodes on which pulls run.
-    pub fn nodes(&self) -> impl Iterator<Item = NodeId> {
-        self.running.keys().copied()
+    #[must_use]
+    pub fn nodes(&self) -> &NodeSet {
+        &self.nodes
     }
 
     /// A pull was granted.
@@ -127,6 +130,7 @@ impl Policy {
     /// A pull that began under a former leader or session was taken over: it counts, but starts nothing.
     pub fn adopted(&mut self, node: NodeId) {
         *self.running.entry(node).or_default() += 1;
+        self.nodes.insert(node);
         self.pulls += 1;
     }
 
@@ -137,6 +141,7 @@ impl Policy {
             self.pulls -= 1;
             if *count == 0 {
                 self.running.remove(&node);
+                self.nodes.remove(node);
             }
         }
     }
@@ -150,6 +155,7 @@ impl Policy {
     /// The node's place in the index will be used for another node: its last start concerns nobody on that place.
     pub fn forget_node(&mut self, node: NodeId) {
         self.pulls -= self.running.remove(&node).unwrap_or_default();
+        self.nodes.remove(node);
         for start in [&mut self.last_start, &mut self.start_before] {
             if let Some((last, _)) = start
                 && *last == node

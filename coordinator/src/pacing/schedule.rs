@@ -177,7 +177,7 @@ impl Core {
                 self.wake(until, Wake::Schedule);
             }
             policy::Admission::Running => {
-                candidates = policy.nodes().filter(|n| candidates.contains(*n)).collect();
+                candidates.intersect_with(policy.nodes());
             }
             policy::Admission::Full => return None,
         }

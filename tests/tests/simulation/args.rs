@@ -26,7 +26,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) first: u64,
     /// How many nodes the large world has.
-    #[arg(long, value_name = "COUNT", default_value_t = 1_000)]
+    #[arg(long, value_name = "COUNT", default_value_t = 10_000)]
     pub(crate) nodes: usize,
     /// Understood and ignored, like the other switches that test programs know.
     #[arg(long, hide = true)]

@@ -160,8 +160,12 @@ impl Backoff {
 
     /// The pull that just ended well told what the tag names: nothing keeps these nodes waiting that hold it.
     pub(crate) fn current(&mut self, reference: usize, nodes: impl Iterator<Item = usize>) {
+        let pairs = &mut self.images[reference].pairs;
+        if pairs.is_empty() {
+            return;
+        }
         for node in nodes {
-            self.images[reference].pairs.remove(&node);
+            pairs.remove(&node);
         }
     }
 
