@@ -44,12 +44,12 @@ async fn a_form_with_credentials_follows_no_redirect() -> Result<()> {
     let elsewhere = ScriptedRegistry::start(|_| Reply::ok(r#"{"token":"t"}"#)).await?;
     for status in [301, 307, 308] {
         let target = format!("http://{}/token", elsewhere.address());
-        let registry = ScriptedRegistry::start(move |asked| match asked.path.as_str() {
-            "/token" => Reply::status(status, "").header("location", &target),
-            _ => {
-                let server = format!("Bearer realm=\"http://{}/token\"", asked.host);
-                Reply::status(401, "").header("www-authenticate", &server)
+        let registry = ScriptedRegistry::start(move |asked| {
+            if asked.path == "/token" {
+                return Reply::status(status, "").header("location", &target);
             }
+            let server = format!("Bearer realm=\"http://{}/token\"", asked.host);
+            Reply::status(401, "").header("www-authenticate", &server)
         })
         .await?;
         let client = client(&Options::default())?;
