@@ -9,9 +9,9 @@ use drop_coordinator::core::{Change, Config, Core, Input, Now, Output};
 use drop_coordinator::index::{ImageObject, SessionId};
 use drop_coordinator::pacing::policy::Limits;
 use drop_coordinator::plan::NodeFacts;
+use drop_coordinator::session::message::Message;
 use drop_proto::{
-    Ask, CoordinatorMessage, Done, Hello, Inventory, InventoryImage, RuntimeState, Started,
-    agent_message, coordinator_message,
+    Ask, Done, Hello, Inventory, InventoryImage, RuntimeState, Started, agent_message,
 };
 
 use crate::args::CoreArgs;
@@ -144,8 +144,8 @@ impl World {
         self.steps += 1;
         for output in outputs {
             match output {
-                Output::Send(session, CoordinatorMessage { kind: Some(kind) }) => {
-                    self.answer(session, kind);
+                Output::Send(session, message) => {
+                    self.answer(session, message);
                 }
                 Output::Write { name, uid, .. } => {
                     self.writes += 1;
@@ -153,8 +153,7 @@ impl World {
                     self.inputs
                         .push_back(Input::Written(name, uid, Ok(self.version)));
                 }
-                Output::Send(..)
-                | Output::Close(..)
+                Output::Close(..)
                 | Output::Publish(_)
                 | Output::Count(_)
                 | Output::Resolve(_)
@@ -164,13 +163,13 @@ impl World {
     }
 
     /// What an agent that holds nothing and pulls at once would say.
-    fn answer(&mut self, session: SessionId, said: coordinator_message::Kind) {
+    fn answer(&mut self, session: SessionId, said: Message) {
         match said {
-            coordinator_message::Kind::Desired(desired) => {
+            Message::Desired(desired) => {
                 let mut references: Vec<String> = desired
                     .images
-                    .into_iter()
-                    .map(|image| image.reference)
+                    .iter()
+                    .map(|told| told.reference.clone())
                     .collect();
                 references.retain(|reference| self.asks.insert((session.0, reference.clone())));
                 let absent = references.iter().map(|reference| InventoryImage {
@@ -193,7 +192,7 @@ impl World {
                     self.say(session, agent_message::Kind::Ask(ask));
                 }
             }
-            coordinator_message::Kind::Grant(grant) => {
+            Message::Grant(grant) => {
                 let token = grant.token;
                 self.say(session, agent_message::Kind::Started(Started { token }));
                 self.pulled += 1;
@@ -205,7 +204,7 @@ impl World {
                 };
                 self.say(session, agent_message::Kind::Done(done));
             }
-            coordinator_message::Kind::Revoke(_) => {}
+            Message::Revoke { .. } => {}
         }
     }
 

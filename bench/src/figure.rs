@@ -60,6 +60,15 @@ impl Figure {
         self
     }
 
+    /// Sets a target that is meant for fleets of up to so many agents.
+    pub(crate) fn at_most_up_to(self, most_agents: usize, agents: usize, target: f64) -> Self {
+        if agents <= most_agents {
+            self.at_most(target)
+        } else {
+            self
+        }
+    }
+
     /// Adds an explanation.
     pub(crate) fn note(mut self, note: impl Into<String>) -> Self {
         self.note = note.into();

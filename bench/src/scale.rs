@@ -56,11 +56,10 @@ pub(crate) async fn measure(fleet: &mut Fleet, screen: &mut Screen) -> Result<Ve
     let pairs = size.pairs() as f64;
     let figure = |name: &str, value: f64, unit| Figure::new(&fleet.name, name, value, unit);
     let mut figures = vec![
-        target_at(
-            size.agents,
+        figure("apply to all Ready", took.as_secs_f64(), Unit::Seconds).at_most_up_to(
             1_000,
+            size.agents,
             20.0,
-            figure("apply to all Ready", took.as_secs_f64(), Unit::Seconds),
         ),
         figure(
             "pulls per (image, node)",
@@ -124,15 +123,6 @@ async fn bytes(fleet: &Fleet) -> Result<[Figure; 2]> {
         figure("bytes to an agent", traffic.sent),
         figure("bytes from an agent", traffic.received),
     ])
-}
-
-/// A target that holds up to so many agents.
-fn target_at(agents: usize, up_to: usize, target: f64, figure: Figure) -> Figure {
-    if agents <= up_to {
-        figure.at_most(target)
-    } else {
-        figure
-    }
 }
 
 fn seconds(requests: &Audit) -> Vec<f64> {

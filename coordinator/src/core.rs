@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use drop_api::CachedImageStatus;
-use drop_proto::{CoordinatorMessage, Hello, agent_message};
+use drop_proto::{Hello, agent_message};
 use jiff::Timestamp;
 
 use crate::cached_image::events::Event;
@@ -22,6 +22,7 @@ use crate::pacing::Grant;
 use crate::pacing::host::Host;
 use crate::pacing::policy::{BUILT_IN, Limits, Policy};
 use crate::plan::NodeFacts;
+use crate::session::message::Message;
 
 /// One reading of both clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,7 +139,7 @@ pub struct WriteFailed;
 #[derive(Debug)]
 pub enum Output {
     /// Send to an agent.
-    Send(SessionId, CoordinatorMessage),
+    Send(SessionId, Message),
     /// End a session.
     Close(SessionId, Close),
     /// Write a CachedImage's status.

@@ -4,7 +4,6 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use drop_proto::CoordinatorMessage;
 use kube::Client;
 use tokio::sync::{mpsc, watch};
 use tonic::Status;
@@ -22,6 +21,7 @@ use crate::metrics;
 use crate::registries::{Registries, broken_off, not_asked};
 use crate::report::Report;
 use crate::rights::Rights;
+use crate::session::message::Message;
 use crate::session::refusal::Refusal;
 use crate::session::server::{Outbox, SessionEvent};
 
@@ -222,7 +222,7 @@ impl Io {
         }
     }
 
-    fn send(&mut self, session: SessionId, message: CoordinatorMessage) {
+    fn send(&mut self, session: SessionId, message: Message) {
         let Some(outbox) = self.outboxes.get(&session) else {
             return;
         };

@@ -1,11 +1,12 @@
 //! Agents: who is connected, what they said, and what they should know.
 //!
-//! This file and `desired` decide and belong to the state machine; `limits` decides how much an agent may say; `door`, `wire`
+//! This file, `desired` and `message` belong to the state machine; `limits` decides how much an agent may say; `door`, `wire`
 //! and `server` speak TLS and gRPC.
 
 pub mod desired;
 pub mod door;
 pub mod limits;
+pub mod message;
 pub mod refusal;
 pub mod server;
 pub mod wire;
@@ -13,10 +14,7 @@ pub mod wire;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use drop_api::ImagePullPolicy;
-use drop_proto::{
-    Ask, CoordinatorMessage, HeldGrant, Hello, Inventory, Refused, Revoke, RuntimeState,
-    agent_message, coordinator_message,
-};
+use drop_proto::{Ask, HeldGrant, Hello, Inventory, Refused, RuntimeState, agent_message};
 
 use crate::core::{Close, Core, Count, Now, Output, Wake};
 use crate::image::{ImageId, Refusal};
@@ -24,6 +22,7 @@ use crate::index::{Node, Runtime, Session, SessionId};
 use crate::node_set::NodeId;
 use crate::pacing::{Grant, PROOF_BY_RUNNING};
 use crate::session::limits::{Allowance, UNKNOWN_GRANTS};
+use crate::session::message::Message;
 
 /// Most pulls that a node may say it takes at once.
 const MAX_PARALLEL: u32 = 64;
@@ -180,11 +179,9 @@ impl Core {
         if let Some(grant) = self.grants.get_mut(&held.token) {
             grant.revoked = true;
         }
-        let kind = Some(coordinator_message::Kind::Revoke(Revoke {
-            token: held.token,
-        }));
+        let token = held.token;
         self.revokes
-            .push(Output::Send(session, CoordinatorMessage { kind }));
+            .push(Output::Send(session, Message::Revoke { token }));
     }
 
     pub(crate) fn said(&mut self, now: Now, session: SessionId, message: agent_message::Kind) {

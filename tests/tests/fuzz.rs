@@ -15,6 +15,7 @@ use drop_coordinator::args::Args;
 use drop_coordinator::core::{Change, Config, Core, Input, Now, Output};
 use drop_coordinator::index::{ImageObject, SessionId};
 use drop_coordinator::plan::NodeFacts;
+use drop_coordinator::session::message::Message;
 use drop_oci::redact::{redact, shorten};
 use drop_proto::{
     AgentMessage, Ask, CoordinatorMessage, Credential, Desired, DesiredImage, Done, Failed, Grant,
@@ -23,7 +24,7 @@ use drop_proto::{
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
-use prost::Message;
+use prost::Message as _;
 use tonic::Code;
 
 /// As many cases as take a few seconds in a debug build, and no file for a failing one: it prints its input.
@@ -286,7 +287,7 @@ proptest! {
         let outputs = core.step(Now::at(now), Input::Connected(SessionId(streams + 1), hello));
         let is_desired = |output: &Output| matches!(
             output,
-            Output::Send(_, CoordinatorMessage { kind: Some(coordinator_message::Kind::Desired(desired)) })
+            Output::Send(_, Message::Desired(desired))
                 if desired.complete && desired.images.len() == 4
         );
         prop_assert!(outputs.iter().any(is_desired), "{outputs:?}");

@@ -13,8 +13,9 @@ use crate::cached_image::rollup::{NEWEST_DIGEST, UNCHECKED};
 const SPACING: Duration = Duration::from_secs(1);
 /// A change that is not worth a write of its own is written after this long.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// A state that will not last (waiting, pulling) is not worth a write before it has lasted this long.
-const PASSING: Duration = Duration::from_millis(300);
+/// A state that will not last (waiting, pulling) is not worth a write before it has lasted this long: what is Ready soon after
+/// such a write would have to wait for the next one.
+const PASSING: Duration = Duration::from_millis(1_500);
 /// Changes that come together are looked at together.
 const GATHER: Duration = Duration::from_millis(10);
 /// With many nodes a look costs more, so they come more rarely: one more millisecond for so many nodes.

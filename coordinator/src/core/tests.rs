@@ -19,7 +19,7 @@ use drop_api::conditions::{PULL_PROGRESS, READY};
 use drop_api::{CachedImageSpec, CachedImageStatus, ImagePullPolicy, Phase};
 use drop_proto::{
     Ask, Done, Failed, FailureClass, Grant, HeldGrant, Hello, Inventory, InventoryImage, Refusal,
-    Refused, RuntimeState, Started, coordinator_message,
+    Refused, RuntimeState, Started,
 };
 
 use super::*;
@@ -84,12 +84,12 @@ impl World {
         let outputs = self.core.step(Now::at(self.now), input);
         for output in outputs {
             match output {
-                Output::Send(session, message) => match message.kind.unwrap() {
-                    coordinator_message::Kind::Grant(grant) => self.grants.push((session.0, grant)),
-                    coordinator_message::Kind::Desired(desired) => {
-                        self.desired.push((session.0, desired));
+                Output::Send(session, message) => match message {
+                    Message::Grant(grant) => self.grants.push((session.0, grant)),
+                    Message::Desired(desired) => {
+                        self.desired.push((session.0, desired.into()));
                     }
-                    coordinator_message::Kind::Revoke(revoke) => self.revoked.push(revoke.token),
+                    Message::Revoke { token } => self.revoked.push(token),
                 },
                 Output::Close(session, close) => self.closed.push((session.0, close)),
                 Output::Write { name, uid, status } => {

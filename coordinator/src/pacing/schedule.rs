@@ -9,7 +9,6 @@
 use std::time::Duration;
 
 use drop_api::ImagePullPolicy;
-use drop_proto::{CoordinatorMessage, Revoke, coordinator_message};
 
 use crate::core::{Core, Now, Order, Output, Wake};
 use crate::image::ImageId;
@@ -17,6 +16,7 @@ use crate::index::Object;
 use crate::node_set::{NodeId, NodeSet};
 use crate::pacing::policy::BUILT_IN;
 use crate::pacing::{Grant, host, policy};
+use crate::session::message::Message;
 
 impl Core {
     pub(crate) fn schedule(&mut self, now: Now) {
@@ -219,12 +219,8 @@ impl Core {
             timeout_ms: timeout.map_or(0, |t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX)),
             credentials,
         };
-        self.outputs.push(Output::Send(
-            session.id,
-            CoordinatorMessage {
-                kind: Some(coordinator_message::Kind::Grant(message)),
-            },
-        ));
+        self.outputs
+            .push(Output::Send(session.id, Message::Grant(message)));
         self.cursor = node_id;
         let is_retry = image.failed_until(node_id).is_some();
         node.grants.push(token);
@@ -289,9 +285,8 @@ impl Core {
         grant.revoked = true;
         let token = *token;
         if let Some(session) = self.nodes.get(node).and_then(|n| n.session.as_ref()) {
-            let kind = Some(coordinator_message::Kind::Revoke(Revoke { token }));
             self.revokes
-                .push(Output::Send(session.id, CoordinatorMessage { kind }));
+                .push(Output::Send(session.id, Message::Revoke { token }));
         }
     }
 }

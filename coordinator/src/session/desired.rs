@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use drop_api::ImagePullPolicy;
-use drop_proto::{CoordinatorMessage, Desired, DesiredImage, coordinator_message};
 
 use crate::core::{Core, Output};
 use crate::image::{ImageId, Told};
 use crate::node_set::NodeId;
+use crate::session::message::{Desired, Message};
 
 impl Core {
     /// Sends each node of which something may have changed what really did.
@@ -59,7 +59,7 @@ impl Core {
             {
                 dropped.insert(had.reference.clone());
             }
-            changed.extend(want.map(|want| to_message(&want)));
+            changed.extend(want);
         }
         let complete = session.revision == 0;
         if !complete && changed.is_empty() && dropped.is_empty() {
@@ -72,10 +72,8 @@ impl Core {
             images: changed,
             dropped: dropped.into_iter().collect(),
         };
-        let message = CoordinatorMessage {
-            kind: Some(coordinator_message::Kind::Desired(desired)),
-        };
-        self.outputs.push(Output::Send(session.id, message));
+        self.outputs
+            .push(Output::Send(session.id, Message::Desired(desired)));
     }
 
     /// The strictest of what the objects want there: the newest digest over any, and the most urgent priority. Nodes that are
@@ -142,16 +140,5 @@ fn strictness(policy: ImagePullPolicy) -> u8 {
         ImagePullPolicy::Never => 0,
         ImagePullPolicy::IfNotPresent => 1,
         ImagePullPolicy::Always => 2,
-    }
-}
-
-fn to_message(want: &Told) -> DesiredImage {
-    DesiredImage {
-        reference: want.reference.clone(),
-        pull_policy: want.pull_policy.into(),
-        expected_digest: want.expected_digest.clone(),
-        priority: want.priority,
-        check: want.check,
-        compressed_bytes: want.compressed_bytes,
     }
 }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use drop_proto::{AgentMessage, CoordinatorMessage, Hello, agent_message, coordinator_server};
+use drop_proto::{AgentMessage, Hello, agent_message, coordinator_server};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -29,6 +29,7 @@ use crate::lease::term::Term;
 use crate::metrics;
 use crate::session::door::Peer;
 use crate::session::limits::{Allowance, MESSAGE_COST, Openings, SAYING, cost};
+use crate::session::message::Message;
 use crate::session::refusal::Refusal;
 use crate::session::wire::{Incoming, Outgoing};
 
@@ -49,7 +50,7 @@ pub enum SessionEvent {
 }
 
 /// Boxed: a queue has room for many from the beginning, and there is one for each node.
-type Sender = mpsc::Sender<Result<Box<CoordinatorMessage>, Status>>;
+type Sender = mpsc::Sender<Result<Box<Message>, Status>>;
 
 /// The way back to one agent. Dropping it ends the session.
 #[derive(Debug)]
@@ -61,7 +62,7 @@ pub struct Outbox {
 impl Outbox {
     /// Queues a message. False: the agent does not read, or is gone.
     #[must_use]
-    pub fn send(&self, message: CoordinatorMessage) -> bool {
+    pub fn send(&self, message: Message) -> bool {
         self.messages.try_send(Ok(Box::new(message))).is_ok()
     }
 

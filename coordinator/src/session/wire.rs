@@ -19,6 +19,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 
 use crate::lease::term::Term;
+use crate::session::message::Message;
 use crate::session::refusal::Refusal;
 
 /// Messages that wait together are sent together, up to so many bytes.
@@ -97,7 +98,7 @@ fn too_long(length: usize, limit: usize) -> Status {
 }
 
 /// The queue of messages to one agent. An error, or the end of the queue, ends the stream.
-pub type Queue = mpsc::Receiver<Result<Box<CoordinatorMessage>, Status>>;
+pub type Queue = mpsc::Receiver<Result<Box<Message>, Status>>;
 
 /// What goes to an agent.
 #[derive(Debug)]
@@ -123,10 +124,11 @@ impl Outgoing {
 
     /// Adds a message to what is sent next. The last look before it goes out: what was decided under a term that is over is not
     /// said any more.
-    fn pack(&self, batch: &mut BytesMut, message: &CoordinatorMessage) -> Result<(), Status> {
+    fn pack(&self, batch: &mut BytesMut, message: Message) -> Result<(), Status> {
         if !self.term.is_on() {
             return Err(Status::from(&Refusal::no_more()));
         }
+        let message = CoordinatorMessage::from(message);
         let length = message.encoded_len();
         let size = u32::try_from(length).unwrap_or(u32::MAX);
         if length > MAX_MESSAGE_BYTES {
@@ -155,7 +157,7 @@ impl http_body::Body for Outgoing {
         let mut batch = BytesMut::new();
         while self.end.is_none() && batch.len() < BATCH {
             match self.queue.poll_recv(context) {
-                Poll::Ready(Some(Ok(message))) => self.end = self.pack(&mut batch, &message).err(),
+                Poll::Ready(Some(Ok(message))) => self.end = self.pack(&mut batch, *message).err(),
                 Poll::Ready(Some(Err(status))) => self.end = Some(status),
                 Poll::Ready(None) => self.end = Some(Status::ok("")),
                 Poll::Pending if batch.is_empty() => return Poll::Pending,

@@ -74,11 +74,11 @@ fn a_passing_state_is_written_only_if_it_lasts() {
     let mut writer = Writer::new();
     assert_eq!(
         writer.change(ms(0), &status(Phase::Pending, 0, 3)),
-        Some(ms(300))
+        Some(ms(1500))
     );
     assert_eq!(
-        writer.change(ms(2000), &status(Phase::Ready, 3, 3)),
-        Some(ms(2010))
+        writer.change(ms(3000), &status(Phase::Ready, 3, 3)),
+        Some(ms(3010))
     );
 }
 
@@ -109,7 +109,7 @@ fn a_big_wave_is_written_in_steps_of_two_percent_or_after_a_minute() {
     );
     assert_eq!(
         writer.change(ms(100_000), &status(Phase::Pulling, 40, 1000)),
-        Some(ms(100_300))
+        Some(ms(101_500))
     );
 }
 

@@ -166,7 +166,7 @@ fn a_label_change_brings_a_node_in_and_out() {
     let mut world = World::new(1);
     let selector = BTreeMap::from([("pool".to_owned(), "build".to_owned())]);
     world.image("a", |spec| spec.node_selector = selector.clone());
-    world.pass_secs(1);
+    world.pass_secs(2);
     let (reason, message) = world.word("a", READY);
     assert_eq!(reason, "NoMatchingNodes");
     assert!(message.contains("pool=build"), "{message}");

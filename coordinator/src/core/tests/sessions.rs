@@ -87,7 +87,7 @@ fn a_node_without_an_agent_is_never_ready_by_hearsay() {
         Some("2/2"),
         "an agent's restart is no news"
     );
-    world.pass_secs(2);
+    world.pass_secs(3);
     let status = world.status("a");
     assert_eq!(
         (status.ready.as_deref(), status.nodes[0].reason.as_str()),
@@ -122,7 +122,7 @@ fn what_agents_say_before_the_first_lists_is_kept() {
         world.grants
     );
     world.done(1, 7, "sha256:one");
-    world.pass_secs(1);
+    world.pass_secs(2);
     assert_eq!(world.status("a").ready.as_deref(), Some("1/2"));
 }
 
@@ -188,10 +188,7 @@ fn an_image_made_anew_in_one_breath_is_dropped_and_wanted_again() {
     ];
     let outputs = world.core.step_all(Now::at(world.now), inputs);
     let desired = outputs.iter().find_map(|output| match output {
-        Output::Send(_, message) => match message.kind.as_ref()? {
-            coordinator_message::Kind::Desired(desired) => Some(desired),
-            _ => None,
-        },
+        Output::Send(_, Message::Desired(desired)) => Some(desired),
         _ => None,
     });
     let desired = desired.expect("the node is told");

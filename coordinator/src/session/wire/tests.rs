@@ -1,4 +1,4 @@
-use drop_proto::{Ask, Revoke, Started, agent_message, coordinator_message};
+use drop_proto::{Ask, Started, agent_message};
 use http_body_util::StreamBody;
 
 use super::*;
@@ -64,9 +64,8 @@ async fn what_is_no_message_ends_the_stream_with_a_reason() {
     }
 }
 
-fn revoke(token: u64) -> CoordinatorMessage {
-    let kind = Some(coordinator_message::Kind::Revoke(Revoke { token }));
-    CoordinatorMessage { kind }
+fn revoke(token: u64) -> Message {
+    Message::Revoke { token }
 }
 
 #[tokio::test]
@@ -79,7 +78,7 @@ async fn what_waits_goes_out_together_and_the_end_comes_last() {
     }
     let data = outgoing.frame().await.unwrap().unwrap();
     let data = data.into_data().unwrap();
-    let one = revoke(1).encoded_len();
+    let one = CoordinatorMessage::from(revoke(1)).encoded_len();
     assert_eq!(data.len(), 2 * (HEAD + one));
     let end = outgoing.frame().await.unwrap().unwrap();
     let trailers = end.into_trailers().unwrap();

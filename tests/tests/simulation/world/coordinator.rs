@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use drop_coordinator::core::{Config, Core, Input, Output};
+use drop_proto::CoordinatorMessage;
 
 use crate::agenda::Event;
 use crate::objects::{index_of, node_name};
@@ -212,6 +213,7 @@ impl World {
         let now = self.agenda.now;
         match output {
             Output::Send(session, message) => {
+                let message = CoordinatorMessage::from(message);
                 let conn = session.0 as usize;
                 let node = self.conns[conn].node;
                 self.trace
