@@ -80,14 +80,15 @@ pub struct Args {
     #[arg(long, value_name = "PULLS", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_pulls_per_registry: u32,
     /// Ask registries what tags name, one HEAD for the whole cluster; false: a node finds out by pulling. Proxies are the
-    /// environment's (`HTTPS_PROXY`, `NO_PROXY`, ...).
+    /// environment's (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`) and for registries alone.
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     pub resolve_tags: bool,
-    /// Certificates (PEM) of authorities to trust at registries, in addition to the system's.
+    /// Certificates (PEM) of authorities to trust at registries, in addition to the system's; read again when the file changes.
     #[arg(long, value_name = "FILE")]
     pub registry_ca_file: Option<PathBuf>,
-    /// Registry host that is asked over plain HTTP, as HOST or HOST:PORT; may be given several times. Loopback hosts always are.
-    #[arg(long, value_name = "HOST")]
+    /// Registry host that is asked over plain HTTP, as HOST (any port) or HOST:PORT; may be given several times. A loopback host is
+    /// each machine's own: nodes ask it, and the coordinator only if it is named here.
+    #[arg(long, value_name = "HOST", value_parser = registry_host)]
     pub plain_http_registry: Vec<String>,
     /// Run beside other replicas: whoever holds the Lease drop-coordinator leads, the others stand by.
     #[arg(long)]
@@ -188,6 +189,15 @@ fn dns_label(text: &str) -> Result<String, &'static str> {
     let fits = (1..=63).contains(&text.len()) && text.chars().all(is_allowed);
     if !fits || text.starts_with(is_inner) || text.ends_with(is_inner) {
         return Err("must be a name of lower-case letters, digits and inner dashes, at most 63");
+    }
+    Ok(text.to_owned())
+}
+
+/// A host as image references name it.
+fn registry_host(text: &str) -> Result<String, &'static str> {
+    let is_odd = |c: char| c == '/' || c == '@' || c.is_whitespace() || c.is_control();
+    if text.is_empty() || text.chars().any(is_odd) {
+        return Err("must be HOST or HOST:PORT, without a scheme and a path");
     }
     Ok(text.to_owned())
 }

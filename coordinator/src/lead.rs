@@ -45,8 +45,8 @@ pub struct World {
     pub config: Config,
     /// Of the release: its Secrets may be read.
     pub namespace: String,
-    /// For what tags name.
-    pub registries: Arc<Registries>,
+    /// For what tags name; none where nobody is to ask.
+    pub registries: Option<Arc<Registries>>,
     /// The process's clock.
     pub clock: Clock,
     /// What this process is among the replicas.
@@ -121,7 +121,7 @@ async fn lead(world: &World, term: &Term) -> anyhow::Result<()> {
         sessions,
         events,
         secrets,
-        registries: Arc::clone(&world.registries),
+        registries: world.registries.clone(),
         report: world.report.clone(),
         rights: world.rights.clone(),
         stop: ended.clone(),

@@ -8,6 +8,7 @@ pub mod cached_image;
 pub mod clock;
 pub mod core;
 pub mod credentials;
+pub mod errands;
 pub mod identity;
 pub mod image;
 pub mod index;

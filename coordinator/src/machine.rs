@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use kube::Client;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
 use tonic::Status;
 use tracing::{info, warn};
 
@@ -14,11 +13,12 @@ use crate::cached_image::apply::write_status;
 use crate::cached_image::events::Event;
 use crate::clock::Clock;
 use crate::core::{Config, Core, Input, Output, WriteFailed};
+use crate::errands::Errands;
 use crate::image::resolve::{ResolveFailed, Resolved};
 use crate::index::SessionId;
 use crate::lease::term::Term;
 use crate::metrics;
-use crate::registries::Registries;
+use crate::registries::{Registries, broken_off, not_asked};
 use crate::report::Report;
 use crate::rights::Rights;
 use crate::session::message::Message;
@@ -44,8 +44,8 @@ pub struct Ports {
     pub events: mpsc::Sender<Event>,
     /// To the task that reads Secrets: which it should read.
     pub secrets: watch::Sender<BTreeSet<String>>,
-    /// For what tags name.
-    pub registries: Arc<Registries>,
+    /// For what tags name; none where nobody is to ask.
+    pub registries: Option<Arc<Registries>>,
     /// To the metrics page.
     pub report: watch::Sender<Report>,
     /// Rights that are missing.
@@ -59,8 +59,8 @@ pub async fn run(config: Config, clock: Clock, term: Term, mut ports: Ports) {
     let mut core = Core::new(config);
     let mut io = Io {
         outboxes: HashMap::new(),
-        writes: JoinSet::new(),
-        questions: JoinSet::new(),
+        writes: Errands::default(),
+        questions: Errands::default(),
         registries: ports.registries,
         client: ports.client,
         events: ports.events,
@@ -79,14 +79,12 @@ pub async fn run(config: Config, clock: Clock, term: Term, mut ports: Ports) {
         let input = tokio::select! {
             Some(input) = ports.inputs.recv() => input,
             Some(event) = ports.sessions.recv() => io.welcome(event),
-            Some(written) = io.writes.join_next() => match written {
-                Ok((name, uid, result)) => Input::Written(name, uid, result),
-                Err(_) => Input::Tick,
-            },
-            Some(answer) = io.questions.join_next() => match answer {
-                Ok((number, result)) => Input::Resolved(number, result),
-                Err(_) => Input::Tick,
-            },
+            Some(((name, uid), result)) = io.writes.join_next() => {
+                Input::Written(name, uid, result.unwrap_or(Err(WriteFailed)))
+            }
+            Some((number, answer)) = io.questions.join_next() => {
+                Input::Resolved(number, answer.unwrap_or_else(|_| Err(broken_off())))
+            }
             _ = report.tick() => {
                 ports.report.send_replace(core.report());
                 continue;
@@ -146,9 +144,11 @@ pub async fn run(config: Config, clock: Clock, term: Term, mut ports: Ports) {
 
 struct Io {
     outboxes: HashMap<SessionId, Outbox>,
-    writes: JoinSet<(String, String, Result<u64, WriteFailed>)>,
-    questions: JoinSet<(u64, Result<Resolved, ResolveFailed>)>,
-    registries: Arc<Registries>,
+    /// By name and uid of the object.
+    writes: Errands<(String, String), Result<u64, WriteFailed>>,
+    /// By number.
+    questions: Errands<u64, Result<Resolved, ResolveFailed>>,
+    registries: Option<Arc<Registries>>,
     client: Client,
     events: mpsc::Sender<Event>,
     rights: Rights,
@@ -190,23 +190,28 @@ impl Io {
             Output::Write { name, uid, status } => {
                 let (client, rights, term) =
                     (self.client.clone(), self.rights.clone(), self.term.clone());
-                self.writes.spawn(async move {
+                let object = (name.clone(), uid.clone());
+                self.writes.spawn(object, async move {
                     // Between the decision and this moment the process may have been paused.
                     if !term.is_on() {
-                        return (name, uid, Err(WriteFailed));
+                        return Err(WriteFailed);
                     }
                     let result = write_status(client, &name, &uid, &status, &rights).await;
                     metrics::status_written(result.is_ok());
-                    (name, uid, result)
+                    result
                 });
             }
             Output::WantSecrets(names) => {
                 self.secrets.send_replace(names);
             }
             Output::Resolve(question) => {
-                let registries = Arc::clone(&self.registries);
-                self.questions
-                    .spawn(async move { registries.ask(question).await });
+                let registries = self.registries.clone();
+                self.questions.spawn(question.number, async move {
+                    match registries {
+                        Some(registries) => registries.ask(question).await,
+                        None => Err(not_asked()),
+                    }
+                });
             }
             Output::Publish(event) => {
                 if self.events.try_send(event).is_err() {

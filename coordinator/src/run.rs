@@ -29,7 +29,7 @@ use crate::lease::candidate::Candidate;
 use crate::lease::renew;
 use crate::lease::term::Term;
 use crate::metrics;
-use crate::registries::Registries;
+use crate::registries::{Authorities, Registries};
 use crate::report::Report;
 use crate::rights::Rights;
 use crate::session::door::{self, Connection};
@@ -60,7 +60,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let recorder = admin::install_recorder(&[])?;
     metrics::describe();
     drop_oci::metrics::describe();
-    let registries = Registries::new(args.registry_ca_file.as_deref(), &args.plain_http_registry)?;
+    let mut tasks = Tasks::default();
+    let registries = registries(&mut tasks, &args)?;
     let client = client(&args).await?;
 
     let clock = Clock::start();
@@ -75,8 +76,6 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         Standing::starting()
     }));
     let readiness = Readiness::default();
-    let mut tasks = Tasks::default();
-
     tasks.spawn_endless("signals", signals::watch_signals(stop));
     let shown = reported.clone();
     let page = MetricsPage {
@@ -140,6 +139,18 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     tasks.run(stopped, lead::STOP_GRACE).await?;
     info!("stopped");
     Ok(())
+}
+
+/// What asks registries; none where nodes do, whatever is wrong with the authorities then.
+fn registries(tasks: &mut Tasks, args: &Args) -> anyhow::Result<Option<Arc<Registries>>> {
+    if !args.resolve_tags {
+        return Ok(None);
+    }
+    let authorities = Authorities::open(args.registry_ca_file.as_deref())?;
+    let registries = Registries::new(&authorities, &args.plain_http_registry)?;
+    let following = Arc::clone(&registries).follow(authorities);
+    tasks.spawn_endless("registries' authorities", following);
+    Ok(Some(registries))
 }
 
 /// Serves `/metrics`, `/healthz` and `/readyz`.
@@ -237,10 +248,16 @@ async fn listen(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> 
 }
 
 async fn client(args: &Args) -> anyhow::Result<Client> {
-    let config = match &args.kubeconfig {
+    let mut is_proxy_named = false;
+    let mut config = match &args.kubeconfig {
         Some(path) => {
             let file = Kubeconfig::read_from(path)
                 .with_context(|| format!("--kubeconfig {}", path.display()))?;
+            let mut clusters = file
+                .clusters
+                .iter()
+                .filter_map(|named| named.cluster.as_ref());
+            is_proxy_named = clusters.any(|cluster| cluster.proxy_url.is_some());
             kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
                 .await
                 .with_context(|| format!("--kubeconfig {}", path.display()))?
@@ -249,6 +266,10 @@ async fn client(args: &Args) -> anyhow::Result<Client> {
             .await
             .context("no kubeconfig and no ServiceAccount: give --kubeconfig")?,
     };
+    // The environment's proxy is for registries. kube would take it for the API server as well, whatever NO_PROXY says.
+    if !is_proxy_named {
+        config.proxy_url = None;
+    }
     Client::try_from(config).context("API server client")
 }
 

@@ -26,7 +26,7 @@ mod tags;
 mod token;
 
 pub use manifest::{Manifest, Platform};
-pub use platform::{PlatformError, can_run};
+pub use platform::{PlatformError, can_run, may_run};
 pub use repository::{Repository, RepositoryError, Scheme};
 pub use tags::{Stop, TagList};
 

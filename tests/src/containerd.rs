@@ -74,7 +74,16 @@ impl Containerd {
 
     /// Sends pulls from `host` (as in references) to `server`, such as `https://127.0.0.1:5000`. Takes effect with the next pull.
     pub fn redirect(&self, host: &str, server: &str) -> Result<()> {
-        self.write_hosts(host, server)
+        self.write_hosts(host, &format!("server = \"{server}\"\n"))
+    }
+
+    /// Trusts the authority of this certificate at `host`. Takes effect with the next pull.
+    pub fn trust(&self, host: &str, authority: &Path) -> Result<()> {
+        let ca = authority.display();
+        self.write_hosts(
+            host,
+            &format!("server = \"https://{host}\"\nca = \"{ca}\"\n"),
+        )
     }
 
     /// Bytes of downloads that have begun and not ended, as they lie on the disk.
@@ -121,11 +130,6 @@ impl Containerd {
         ensure!(!host.contains('/'), "{host} is no registry host");
         let folder = self.folder.join("certs.d").join(host);
         std::fs::create_dir_all(&folder).context("create a folder for hosts.toml")?;
-        let server = if server.is_empty() {
-            String::new()
-        } else {
-            format!("server = \"{server}\"\n")
-        };
         // containerd 1.6 refuses a file without a host table, and an empty one will do.
         let text = format!(
             "{server}[host]\n[header]\n  {NODE_HEADER} = \"{}\"\n",

@@ -107,6 +107,8 @@ impl Coordinator {
             .args(["--metrics-bind-address", &metrics])
             .args(["--health-probe-bind-address", &health])
             .args(["--pod-namespace", NAMESPACE, "--log-format", "text"])
+            // The testbed's nodes are on one machine with the coordinator: its loopback is theirs.
+            .args(["--plain-http-registry", "127.0.0.1"])
             .args(security)
             .args(args);
         Ok(Self {

@@ -27,7 +27,7 @@ pub struct Guarded {
 impl Guarded {
     /// One that checks passwords itself.
     pub async fn passwords(cluster: &Cluster) -> Result<Self> {
-        let folder = storage(cluster)?;
+        let folder = storage(cluster, "guarded")?;
         let file = folder.join("htpasswd");
         std::fs::write(&file, HTPASSWD).context("write the passwords")?;
         Self::start(&folder, Setup::new(Version::Two).passwords(&file)).await
@@ -35,7 +35,7 @@ impl Guarded {
 
     /// One that takes the tokens of a server.
     pub async fn tokens(cluster: &Cluster) -> Result<(Self, TokenServer)> {
-        let folder = storage(cluster)?;
+        let folder = storage(cluster, "guarded")?;
         let server = TokenServer::start(&folder, 300).await?;
         let guarded = Self::start(&folder, Setup::new(Version::Two).tokens(&server)).await?;
         Ok((guarded, server))
@@ -72,10 +72,10 @@ impl Guarded {
     }
 }
 
-/// A folder whose storage is that of the cluster's registry.
-fn storage(cluster: &Cluster) -> Result<PathBuf> {
-    let folder = cluster.folder().join("guarded");
-    std::fs::create_dir_all(&folder).context("create the guarded registry's folder")?;
+/// A new folder of the cluster's whose storage is that of its registry.
+pub fn storage(cluster: &Cluster, name: &str) -> Result<PathBuf> {
+    let folder = cluster.folder().join(name);
+    std::fs::create_dir_all(&folder).context("create a registry's folder")?;
     symlink(
         cluster.folder().join("registry/storage"),
         folder.join("storage"),

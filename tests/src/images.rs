@@ -128,7 +128,8 @@ impl Recipe {
         Ok(index.digest)
     }
 
-    async fn push_one(
+    /// Pushes one manifest, under its own digest if `tag` is empty: what an index is made of.
+    pub async fn push_one(
         &self,
         registry: &Registry,
         repository: &str,

@@ -18,6 +18,7 @@ pub mod coordinator;
 pub mod cri_client;
 pub mod demo;
 pub mod dirs;
+pub mod forward_proxy;
 pub mod guarded;
 pub mod history;
 pub mod http;

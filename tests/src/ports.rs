@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
@@ -45,6 +45,16 @@ pub fn free() -> Result<u16> {
 /// `127.0.0.1:port` on a free port.
 pub fn address() -> Result<String> {
     Ok(format!("127.0.0.1:{}", free()?))
+}
+
+/// An address of this machine that is not loopback: as other machines would name it.
+pub fn own_address() -> Result<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").context("open a socket")?;
+    // Nothing is sent: the kernel only chooses the address that it would send from.
+    socket.connect("198.51.100.1:9").context(
+        "find this machine's address: it needs a network interface with a default route",
+    )?;
+    Ok(socket.local_addr()?.ip())
 }
 
 #[cfg(test)]

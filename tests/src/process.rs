@@ -108,6 +108,11 @@ impl Process {
         Ok(())
     }
 
+    /// Sets a variable for the next start.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.program.env.push((name.into(), value.into()));
+    }
+
     /// Waits until `probe` answers `Ok`; fails at once when the process ends before.
     pub async fn wait_ready(
         &mut self,

@@ -7,6 +7,7 @@ mod fault;
 mod log;
 mod serve;
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -26,7 +27,7 @@ pub const NODE_HEADER: &str = "x-drop-node";
 
 /// A running proxy. Dropped: it refuses connections.
 pub struct Proxy {
-    port: u16,
+    address: SocketAddr,
     state: Arc<State>,
     server: JoinHandle<()>,
 }
@@ -43,6 +44,12 @@ struct State {
 impl Proxy {
     /// Starts one in front of `upstream` (`127.0.0.1:port`).
     pub async fn start(upstream: &str) -> Result<Self> {
+        let address = (Ipv4Addr::LOCALHOST, ports::free()?).into();
+        Self::start_on(address, upstream).await
+    }
+
+    /// Starts one on any address of this machine.
+    pub async fn start_on(address: SocketAddr, upstream: &str) -> Result<Self> {
         let state = State {
             upstream: upstream.to_owned(),
             began: Instant::now(),
@@ -50,10 +57,10 @@ impl Proxy {
             log: Mutex::default(),
             faults: Mutex::default(),
         };
-        let (port, state) = (ports::free()?, Arc::new(state));
-        let server = listen(port, &state).await?;
+        let state = Arc::new(state);
+        let server = listen(address, &state).await?;
         Ok(Self {
-            port,
+            address,
             state,
             server,
         })
@@ -62,7 +69,7 @@ impl Proxy {
     /// `127.0.0.1:port`: the registry host in image references.
     #[must_use]
     pub fn host(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        self.address.to_string()
     }
 
     /// Misbehaves from now on, until the fault is removed or used up. The fault added last wins.
@@ -102,7 +109,7 @@ impl Proxy {
 
     /// Listens again on the same port after `stop`.
     pub async fn restart(&mut self) -> Result<()> {
-        self.server = listen(self.port, &self.state).await?;
+        self.server = listen(self.address, &self.state).await?;
         Ok(())
     }
 
@@ -120,8 +127,8 @@ impl Drop for Proxy {
     }
 }
 
-async fn listen(port: u16, state: &Arc<State>) -> Result<JoinHandle<()>> {
-    let listener = TcpListener::bind(("127.0.0.1", port))
+async fn listen(address: SocketAddr, state: &Arc<State>) -> Result<JoinHandle<()>> {
+    let listener = TcpListener::bind(address)
         .await
         .context("listen for registry clients")?;
     Ok(tokio::spawn(serve::accept(listener, Arc::clone(state))))

@@ -1,5 +1,6 @@
 //! A real registry on a free port: the storage behind the proxies, or one that wants passwords, tokens or certificates.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -27,6 +28,9 @@ pub struct Registry {
 #[derive(Clone, Debug, Default)]
 pub struct Setup {
     version: Version,
+    /// Loopback, unless it is said.
+    ip: Option<IpAddr>,
+    is_logged: bool,
     /// Further sections of the configuration, as YAML.
     more: Vec<String>,
     /// The `http` section's further fields, as YAML in one line.
@@ -87,6 +91,20 @@ impl Setup {
         self
     }
 
+    /// Listens on another address of this machine than loopback.
+    #[must_use]
+    pub fn on(mut self, ip: IpAddr) -> Self {
+        self.ip = Some(ip);
+        self
+    }
+
+    /// Logs each request: see [`Registry::requests`].
+    #[must_use]
+    pub fn logged(mut self) -> Self {
+        self.is_logged = true;
+        self
+    }
+
     /// Gives at most so many tags a page (version 3).
     #[must_use]
     pub fn tags_a_page(mut self, most: usize) -> Self {
@@ -97,14 +115,16 @@ impl Setup {
     /// Starts it with its storage in `folder`.
     pub async fn start(&self, folder: &Path) -> Result<Registry> {
         std::fs::create_dir_all(folder).context("create the registry's folder")?;
-        let address = ports::address()?;
+        let ip = self.ip.unwrap_or(Ipv4Addr::LOCALHOST.into());
+        let address = SocketAddr::new(ip, ports::free()?).to_string();
         let config = folder.join("registry.yaml");
         let text = format!(
             "version: 0.1
-log: {{level: warn, accesslog: {{disabled: true}}}}
+log: {{level: warn, accesslog: {{disabled: {}}}}}
 storage: {{filesystem: {{rootdirectory: '{}'}}, delete: {{enabled: true}}}}
 http: {{addr: '{address}'{}}}
 {}",
+            !self.is_logged,
             folder.join("storage").display(),
             self.http.concat(),
             self.more.concat()
@@ -141,6 +161,16 @@ impl Registry {
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// What it was asked so far, if it logs that, in the order in which it answered.
+    #[must_use]
+    pub fn requests(&self) -> Vec<Request> {
+        self.process
+            .log()
+            .lines()
+            .filter_map(Request::read)
+            .collect()
     }
 
     /// Its process, to stop and restart it.
@@ -234,6 +264,33 @@ impl Registry {
             "http://{}/v2/{repository}/manifests/{reference}",
             self.address
         )
+    }
+}
+
+/// A request as the registry logs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The client: `drop-coordinator/0.1.0`, `containerd/1.6.20`.
+    pub agent: String,
+    /// Such as `HEAD /v2/app/manifests/v1`.
+    pub asked: String,
+    /// The status answered.
+    pub status: u16,
+}
+
+impl Request {
+    /// Apache's combined form: `... "HEAD /v2/ HTTP/2.0" 200 2 "referer" "agent"`.
+    fn read(line: &str) -> Option<Self> {
+        let quoted: Vec<&str> = line.split('"').collect();
+        let [_, asked, result, _, _, agent, ..] = quoted[..] else {
+            return None;
+        };
+        let (asked, _) = asked.rsplit_once(" HTTP/")?;
+        Some(Self {
+            agent: agent.to_owned(),
+            asked: asked.to_owned(),
+            status: result.split_whitespace().next()?.parse().ok()?,
+        })
     }
 }
 

@@ -62,6 +62,8 @@ enum Script {
     Whole(Bytes),
     /// The same bytes, again and again.
     Endless(Bytes),
+    /// The same bytes, again and again, each a while after the other.
+    Dripping(Bytes),
     /// The beginning, and then silence.
     Stalled(Bytes),
     /// The beginning, and then the connection breaks.
@@ -90,6 +92,15 @@ impl Reply {
     pub fn endless(bytes: impl Into<Bytes>) -> Self {
         Self {
             body: Script::Endless(bytes.into()),
+            ..Self::ok("")
+        }
+    }
+
+    /// Bytes without end, ten times a second.
+    #[must_use]
+    pub fn dripping(bytes: impl Into<Bytes>) -> Self {
+        Self {
+            body: Script::Dripping(bytes.into()),
             ..Self::ok("")
         }
     }
@@ -224,6 +235,7 @@ async fn answer(
             .map_err(|never| match never {})
             .boxed_unsync(),
         Script::Endless(bytes) => frames(bytes, Then::Again),
+        Script::Dripping(bytes) => frames(bytes, Then::Later),
         Script::Stalled(bytes) => frames(bytes, Then::Silence),
         Script::Cut(bytes) => frames(bytes, Then::Break),
     };
@@ -244,6 +256,7 @@ async fn answer(
 #[derive(Clone, Copy)]
 enum Then {
     Again,
+    Later,
     Silence,
     Break,
 }
@@ -255,6 +268,7 @@ fn frames(bytes: Bytes, then: Then) -> Body {
             if sent > 0 {
                 match then {
                     Then::Again => tokio::task::yield_now().await,
+                    Then::Later => tokio::time::sleep(Duration::from_millis(100)).await,
                     Then::Silence => tokio::time::sleep(Duration::from_secs(3_600)).await,
                     // The first part has to leave before the connection breaks.
                     Then::Break => {

@@ -14,7 +14,7 @@ const WITHIN: Duration = Duration::from_secs(30);
 /// Flags with their values, and what the message must name: the flag, and what is right or wrong about it.
 type Case<'a> = (&'a str, &'a str, &'a str);
 
-const COORDINATOR: [Case; 33] = [
+const COORDINATOR: [Case; 37] = [
     ("--no-such-flag", "--no-such-flag", "--help"),
     ("stray", "'stray'", "--help"),
     (
@@ -92,6 +92,27 @@ const COORDINATOR: [Case; 33] = [
         "--insecure-plaintext --tls-cert-file=a --tls-key-file=b",
         "--insecure-plaintext",
         "--tls-cert-file",
+    ),
+    (
+        "--registry-ca-file=/no/such/file",
+        "--registry-ca-file /no/such/file",
+        "mount the PEM file there, or leave the flag out",
+    ),
+    (
+        "--registry-ca-file=/dev/null",
+        "--registry-ca-file /dev/null",
+        "BEGIN CERTIFICATE",
+    ),
+    // Where nobody asks registries, what is wrong with their authorities stops nothing: the next flag is to blame.
+    (
+        "--resolve-tags=false --registry-ca-file=/no/such/file --kubeconfig=/no/kubeconfig",
+        "--kubeconfig",
+        "/no/kubeconfig",
+    ),
+    (
+        "--plain-http-registry=http://r.io",
+        "--plain-http-registry",
+        "without a scheme",
     ),
     ("--tls-cert-file=/tls.crt", "--tls-key-file", "required"),
     ("--tls-lifetime=5s", "--tls-lifetime", "at least 6s"),
@@ -222,6 +243,26 @@ async fn the_coordinator_refuses_bad_flags_by_name() -> Result<()> {
 }
 
 #[tokio::test]
+async fn authorities_are_needed_only_by_a_coordinator_that_asks_registries() -> Result<()> {
+    let scratch = Scratch::new()?;
+    let program = Coordinator {
+        home: scratch.path(),
+    };
+    // A machine whose system trusts nobody.
+    let env = [("SSL_CERT_FILE", "/no/such/file")];
+    for (flag, words) in [
+        (
+            "--resolve-tags=true",
+            ["install ca-certificates", "--resolve-tags=false"],
+        ),
+        ("--resolve-tags=false", ["--kubeconfig", "ServiceAccount"]),
+    ] {
+        program.refuses_in(&env, &[flag], words).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_port_that_is_taken_is_named_with_its_flag() -> Result<()> {
     let scratch = Scratch::new()?;
     let program = Coordinator {
@@ -298,6 +339,16 @@ struct Coordinator<'a> {
 
 impl Coordinator<'_> {
     async fn refuses(&self, args: &[&str], words: [&str; 2]) -> Result<()> {
+        self.refuses_in(&[], args, words).await
+    }
+
+    /// The same with more variables.
+    async fn refuses_in(
+        &self,
+        env: &[(&str, &str)],
+        args: &[&str],
+        words: [&str; 2],
+    ) -> Result<()> {
         let is_given = |flag: &&&str| args.iter().any(|arg| arg.starts_with(**flag));
         let others = BIND_FLAGS.iter().filter(|flag| !is_given(flag));
         let others: Vec<String> = others.map(|flag| format!("{flag}=127.0.0.1:0")).collect();
@@ -306,11 +357,13 @@ impl Coordinator<'_> {
             .map(String::as_str)
             .chain(args.iter().copied())
             .collect();
-        let ended = Command::new(&parts::built("drop-coordinator")?)
+        let mut command = Command::new(&parts::built("drop-coordinator")?)
             .args(&all)
-            .env("HOME", self.home)
-            .run(WITHIN)
-            .await?;
+            .env("HOME", self.home);
+        for (name, value) in env {
+            command = command.env(name, value);
+        }
+        let ended = command.run(WITHIN).await?;
         check_refusal(&all, &ended, words)
     }
 }

@@ -15,9 +15,9 @@ pub(super) enum Next {
     Unreadable,
 }
 
-/// Finds the link with `rel="next"` in a page's header.
-pub(super) fn next(page: &Url, header: Option<&str>) -> Next {
-    let Some(target) = header.and_then(find_next) else {
+/// Finds the link with `rel="next"` in a page's header, which is empty if there is none.
+pub(super) fn next(page: &Url, header: &str) -> Next {
+    let Some(target) = find_next(header) else {
         return Next::End;
     };
     let Ok(mut url) = page.join(target) else {
@@ -87,23 +87,13 @@ mod tests {
             .parse()
             .unwrap();
         for form in forms {
-            assert_eq!(
-                next(&page(), Some(form)),
-                Next::Page(expected.clone()),
-                "{form}"
-            );
+            assert_eq!(next(&page(), form), Next::Page(expected.clone()), "{form}");
         }
     }
 
     #[test]
     fn no_link_is_the_end() {
-        for header in [
-            None,
-            Some(""),
-            Some("</x>; rel=\"prev\""),
-            Some("</x>"),
-            Some("</x; rel=\"next\""),
-        ] {
+        for header in ["", "</x>; rel=\"prev\"", "</x>", "</x; rel=\"next\""] {
             assert_eq!(next(&page(), header), Next::End, "{header:?}");
         }
     }
@@ -117,7 +107,7 @@ mod tests {
             "http://r.example:80800/",
         ] {
             let header = format!("<{target}>; rel=\"next\"");
-            let found = next(&page(), Some(&header));
+            let found = next(&page(), &header);
             assert!(
                 matches!(found, Next::Foreign(_) | Next::Unreadable),
                 "{target}: {found:?}"
@@ -129,7 +119,7 @@ mod tests {
         #[test]
         fn any_header_leads_to_the_same_host_or_nowhere(header in ".{0,120}", target in "\\PC{0,40}") {
             for header in [header, format!("<{target}>; rel=next")] {
-                if let Next::Page(url) = next(&page(), Some(&header)) {
+                if let Next::Page(url) = next(&page(), &header) {
                     prop_assert_eq!(url.host_str(), Some("r.example"));
                     prop_assert_eq!(url.scheme(), "https");
                 }

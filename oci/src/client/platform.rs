@@ -1,4 +1,6 @@
 //! Which entry of an index a node runs. Pure.
+//!
+//! Names are read as containerd reads them: in any case, and by the names of compilers and kernels too.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,9 +13,24 @@ use super::manifest::{Entry, Index, Platform};
 pub struct PlatformError(String);
 
 impl Platform {
+    /// The one whose programs processors of this platform run as well: containerd takes its images where there are no others.
+    #[must_use]
+    pub fn predecessor(&self) -> Option<Self> {
+        let (architecture, variant) = match self.common_names().1.as_str() {
+            "amd64" => ("386", None),
+            "arm64" => ("arm", Some("v8")),
+            _ => return None,
+        };
+        Some(Self {
+            os: self.os.clone(),
+            architecture: architecture.to_owned(),
+            variant: variant.map(str::to_owned),
+        })
+    }
+
     /// Whether this platform can run what was built for `built`, and how well it fits: the higher, the better.
     fn runs(&self, built: &Self) -> Option<u32> {
-        if self.os != built.os || self.architecture != built.architecture {
+        if self.common_names() != built.common_names() {
             return None;
         }
         match (self.level(), built.level()) {
@@ -25,16 +42,34 @@ impl Platform {
 
     /// The variant as a number, with the one that is meant where none is written. None for architectures without an order.
     fn level(&self) -> Option<u32> {
-        let implied = match self.architecture.as_str() {
+        let implied = match self.common_names().1.as_str() {
             "amd64" => 1,
+            "arm" if self.architecture.eq_ignore_ascii_case("armel") => 6,
             "arm" => 7,
             "arm64" => 8,
             _ => return None,
         };
         match &self.variant {
             None => Some(implied),
-            Some(variant) => variant.strip_prefix('v')?.parse().ok(),
+            Some(variant) => variant.trim_start_matches(['v', 'V']).parse().ok(),
         }
+    }
+
+    /// Operating system and architecture in the words of Go.
+    fn common_names(&self) -> (String, String) {
+        let mut os = self.os.to_ascii_lowercase();
+        if os == "macos" {
+            "darwin".clone_into(&mut os);
+        }
+        let architecture = self.architecture.to_ascii_lowercase();
+        let common = match architecture.as_str() {
+            "x86_64" | "x86-64" => "amd64",
+            "i386" => "386",
+            "aarch64" => "arm64",
+            "armhf" | "armel" => "arm",
+            other => other,
+        };
+        (os, common.to_owned())
     }
 }
 
@@ -111,85 +146,14 @@ pub fn can_run(node: &Platform, built: &Platform) -> bool {
     node.runs(built).is_some()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::client::manifest::{Descriptor, Texts};
-
-    fn index(platforms: &[Option<&str>]) -> Index {
-        let entries = platforms.iter().enumerate().map(|(n, platform)| Entry {
-            descriptor: Descriptor {
-                digest: n.to_string(),
-                ..Descriptor::default()
-            },
-            platform: platform.map(|text| text.parse().unwrap()),
-            is_attestation: *platform == Some("unknown/unknown"),
-        });
-        Index {
-            entries: entries.collect(),
-            annotations: Texts::new(),
-        }
-    }
-
-    fn chosen(platforms: &[Option<&str>], wanted: &str) -> Option<usize> {
-        let index = index(platforms);
-        let entry = index.entry_for(&wanted.parse().unwrap())?;
-        entry.descriptor.digest.parse().ok()
-    }
-
-    #[test]
-    fn the_best_variant_that_a_node_runs_is_chosen() {
-        let arm = [
-            Some("linux/arm/v5"),
-            Some("linux/arm/v6"),
-            Some("linux/arm/v7"),
-        ];
-        assert_eq!(chosen(&arm, "linux/arm/v6"), Some(1));
-        assert_eq!(chosen(&arm, "linux/arm"), Some(2));
-        assert_eq!(chosen(&arm, "linux/arm64"), None);
-        assert_eq!(chosen(&[Some("linux/arm64/v8")], "linux/arm64"), Some(0));
-        assert_eq!(chosen(&[Some("linux/arm64")], "linux/arm64/v8"), Some(0));
-        assert_eq!(
-            chosen(
-                &[Some("linux/arm64/v9"), Some("linux/arm64")],
-                "linux/arm64/v8"
-            ),
-            Some(1)
-        );
-        assert_eq!(chosen(&[Some("linux/amd64/v3")], "linux/amd64"), None);
-        assert_eq!(
-            chosen(
-                &[Some("linux/amd64"), Some("linux/amd64/v3")],
-                "linux/amd64/v3"
-            ),
-            Some(1)
-        );
-        assert_eq!(
-            chosen(&[Some("windows/amd64"), Some("linux/s390x")], "linux/s390x"),
-            Some(1)
-        );
-        assert_eq!(
-            chosen(&[Some("linux/amd64"), Some("linux/amd64")], "linux/amd64"),
-            Some(0)
-        );
-    }
-
-    #[test]
-    fn an_attestation_is_never_chosen_even_as_the_first_entry() {
-        let entries = [Some("unknown/unknown"), None, Some("linux/amd64")];
-        assert_eq!(chosen(&entries, "linux/amd64"), Some(2));
-        let index = index(&entries);
-        assert_eq!(index.platforms(), ["linux/amd64".parse().unwrap()]);
-        assert_eq!(index.unnamed().count(), 1);
-    }
-
-    #[test]
-    fn a_platform_reads_back_from_what_it_prints() {
-        for text in ["linux/amd64", "linux/arm64/v8"] {
-            assert_eq!(text.parse::<Platform>().unwrap().to_string(), text);
-        }
-        for text in ["", "linux", "linux/", "/amd64", "a/b/c/d"] {
-            assert!(text.parse::<Platform>().is_err(), "{text}");
-        }
-    }
+/// Whether some container runtime takes an image that was built for `built` on some node of platform `node`. Variants do not
+/// count: a node finds out its own, and runtimes differ in what they make of them.
+#[must_use]
+pub fn may_run(node: &Platform, built: &Platform) -> bool {
+    let names = built.common_names();
+    let older = node.predecessor();
+    node.common_names() == names || older.is_some_and(|older| older.common_names() == names)
 }
+
+#[cfg(test)]
+mod tests;

@@ -143,7 +143,10 @@ async fn page(
             "{what} is not the JSON of one ({error}): check that this host is a container registry"
         ))
     })?;
-    let next = link::next(url, answer.header(header::LINK.as_str()));
+    // Links may come in one header or in several.
+    let links = answer.headers.get_all(header::LINK).iter();
+    let links: Vec<&str> = links.filter_map(|link| link.to_str().ok()).collect();
+    let next = link::next(url, &links.join(", "));
     Ok((body, next))
 }
 

@@ -1,5 +1,5 @@
 //! Which redirects are followed. Credentials stay behind when the next address is another host, port or scheme: the client
-//! library removes them.
+//! library removes them. A form with credentials follows none: the library would send it on.
 
 use reqwest::redirect::{Attempt, Policy};
 use url::Url;

@@ -7,6 +7,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
 use http::{Method, header};
+use reqwest::ClientBuilder;
+use reqwest::redirect::Policy;
 use tokio::time::timeout;
 use tower::Service;
 
@@ -20,15 +22,21 @@ const ERROR_BYTES: usize = 16 * 1_024;
 #[derive(Clone)]
 pub(super) struct Send {
     client: reqwest::Client,
+    /// For forms, which hold credentials that no redirect may take elsewhere.
+    form_client: reqwest::Client,
     timeout: Duration,
     connect_timeout: Duration,
 }
 
 impl Send {
     pub(super) fn new(options: &Options) -> Result<Self, OptionsError> {
-        let client = options.client()?.build();
+        let build = |builder: ClientBuilder| {
+            let client = builder.build();
+            client.map_err(|error| OptionsError::Client(chain(&error)))
+        };
         Ok(Self {
-            client: client.map_err(|error| OptionsError::Client(chain(&error)))?,
+            client: build(options.client()?)?,
+            form_client: build(options.client()?.redirect(Policy::none()))?,
             timeout: options.timeout,
             connect_timeout: options.connect_timeout,
         })
@@ -57,8 +65,11 @@ impl Service<Request> for Send {
 impl Send {
     async fn exchange(&self, request: Request) -> Result<Answer, Failure> {
         let is_head = request.method == Method::HEAD;
-        let mut builder = self
-            .client
+        let client = match request.form {
+            Some(_) => &self.form_client,
+            None => &self.client,
+        };
+        let mut builder = client
             .request(request.method, request.url)
             .headers(request.headers);
         if let Some(form) = request.form {

@@ -1,14 +1,17 @@
 //! Which of the named Secrets are used, in which order, and what is said of those that are not there.
 
 use anyhow::{Result, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use drop_api::CachedImage;
-use drop_tests::cached_image::{is_ready, policy, yaml};
+use drop_tests::cached_image::{is_ready, policy, status, yaml};
 use drop_tests::cluster::Cluster;
 use drop_tests::guarded::{Guarded, RIGHT, WRONG, secret, typed_secret, with};
 use drop_tests::images::Recipe;
+use drop_tests::token_server::LOGIN;
 use serde_json::json;
 
-use crate::{SOON, is_refused, ready};
+use crate::{SOON, is_refused, nothing_shows, ready};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_secret_is_named_and_pulls_begin_when_it_is_made() -> Result<()> {
@@ -81,4 +84,38 @@ async fn the_longest_path_is_tried_first_and_each_match_in_turn() -> Result<()> 
         .await?;
     cluster.until("other", SOON, is_ready).await?;
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_coordinator_logs_in_by_token_and_shows_none_whatever_it_logs() -> Result<()> {
+    let mut cluster = Cluster::builder()
+        .nodes(1)
+        .coordinator_args(&["--log-filter", "trace"])
+        .agent_args(&["--log-filter", "trace"])
+        .start()
+        .await?;
+    let digest = cluster
+        .push("team/app", "v1", &Recipe::layers(&[10_000]))
+        .await?;
+    let (guarded, server) = Guarded::tokens(&cluster).await?;
+    let host = guarded.proxy.host();
+    cluster.apply(&policy("fast", "")).await?;
+    cluster.apply(&secret("creds", &[(&host, RIGHT)])).await?;
+    let image = guarded.image("team/app");
+    cluster
+        .apply(&yaml("app", &image, "v1", &with(&["creds"])))
+        .await?;
+    let app = cluster.until("app", SOON, is_ready).await?;
+    assert_eq!(status(&app).resolved_digest, Some(digest));
+    let asked = guarded.proxy.log().of_coordinator();
+    let heads = asked.manifests().method("HEAD");
+    ensure!(
+        heads.exchanges().iter().any(|head| head.status == 200),
+        "{}",
+        asked.table()
+    );
+    ensure!(server.grants().iter().any(|grant| grant.status == 200));
+    // As it is typed, as it is sent, and what it is given for.
+    let sent = STANDARD.encode(LOGIN);
+    nothing_shows(&mut cluster, &[RIGHT, &sent, "eyJhbGciOi"]).await
 }

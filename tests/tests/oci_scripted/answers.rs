@@ -93,6 +93,46 @@ async fn answers_that_are_slow_endless_or_broken_end_within_time_and_size() -> R
 }
 
 #[tokio::test]
+async fn every_kind_of_answer_has_its_caps() -> Result<()> {
+    for (body, class) in [
+        (Reply::endless(vec![b' '; 60_000]), "invalid"),
+        (Reply::dripping(" "), "timeout"),
+    ] {
+        let scripted = body.clone();
+        let registry = ScriptedRegistry::start(move |asked| match asked.path.as_str() {
+            path if path.starts_with("/token") => scripted.clone(),
+            path if path.starts_with("/v2/locked/") => {
+                let server = format!("Bearer realm=\"http://{}/token\"", asked.host);
+                Reply::status(401, "").header("www-authenticate", &server)
+            }
+            path if path.starts_with("/v2/app/") => scripted.clone(),
+            _ => Reply::status(404, ""),
+        })
+        .await?;
+        let options = Options {
+            timeout: Duration::from_secs(2),
+            ..Options::default()
+        };
+        let client = client(&options)?;
+        let app = plain(&registry.address(), "app")?;
+        let locked = plain(&registry.address(), "locked")?;
+        let digest = format!("sha256:{}", "1".repeat(64));
+        for (what, result) in [
+            ("tags", client.tags(&app, 10, &[]).await.map(drop)),
+            ("manifest", client.manifest(&app, "v1", &[]).await.map(drop)),
+            // Its HEAD tells no digest.
+            ("head", client.head(&app, "v1", &[]).await.map(drop)),
+            ("blob", client.blob(&app, &digest, &[]).await.map(drop)),
+            ("token", client.head(&locked, "v1", &[]).await.map(drop)),
+        ] {
+            let error = result.unwrap_err();
+            assert_eq!(error.class(), class, "{what}: {error}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn hosts_that_do_not_answer_are_told_apart() -> Result<()> {
     let client = client(&Options::default())?;
     let closed = plain(&format!("127.0.0.1:{}", drop_tests::ports::free()?), "app")?;

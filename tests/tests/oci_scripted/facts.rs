@@ -161,6 +161,29 @@ async fn facts_are_fetched_once_however_many_ask() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_tag_is_asked_for_again_when_its_time_is_over_and_a_digest_is_not() -> Result<()> {
+    let mut shelf = Shelf::default();
+    shelf.image("v1", ("linux", "amd64"));
+    let registry = ScriptedRegistry::start(move |asked| shelf.answer(asked)).await?;
+    let client = client(&Options::default())?;
+    let repository = plain(&registry.address(), "app")?;
+    for (tag_lifetime, heads) in [(Duration::ZERO, 3), (Duration::from_secs(3_600), 1)] {
+        let before = registry.lines().len();
+        let facts = Facts::new(Memory {
+            tag_lifetime,
+            ..Memory::default()
+        });
+        for _ in 0..3 {
+            facts.of(&client, &repository, "v1", &amd64(), &[]).await?;
+        }
+        let lines = &registry.lines()[before..];
+        let asked = |method: &str| lines.iter().filter(|line| line.starts_with(method)).count();
+        assert_eq!((asked("HEAD"), asked("GET")), (heads, 2), "{lines:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn the_failure_of_one_is_not_that_of_who_waited_for_it() -> Result<()> {
     let registry = ScriptedRegistry::start(|asked| {
         if asked.before == 0 {

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use drop_oci::client::Stop;
 use drop_oci::transport::Options;
-use drop_tests::registry_client::{client, plain};
+use drop_tests::registry_client::{basic, client, plain};
 use drop_tests::scripted_registry::{Reply, ScriptedRegistry};
 
 #[tokio::test]
@@ -67,6 +67,55 @@ async fn lists_that_lead_in_circles_away_or_nowhere_are_stopped_and_said() -> Re
         .await?;
     assert_eq!(list.stopped, Some(Stop::TooManyPages));
     assert!(endless.asked().len() < 1_100);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_circle_of_several_pages_ends_and_links_may_come_in_several_headers() -> Result<()> {
+    let registry = ScriptedRegistry::start(|asked| {
+        let (tag, next) = match asked.path.rsplit('=').next() {
+            Some("b") => ("b", "c"),
+            Some("c") => ("c", "a"),
+            _ => ("a", "b"),
+        };
+        Reply::ok(format!(r#"{{"tags":["{tag}"]}}"#))
+            .header("link", "</v2/app/tags/list?last=z>; rel=\"prev\"")
+            .header("link", &format!("<?last={next}>; rel=\"next\""))
+    })
+    .await?;
+    let client = client(&Options::default())?;
+    let list = client
+        .tags(&plain(&registry.address(), "app")?, 100, &[])
+        .await?;
+    assert_eq!(list.tags, ["a", "b", "c"]);
+    assert_eq!(list.stopped, Some(Stop::Circle));
+    // The first page, as it was asked for and by its link, and the two that follow.
+    assert_eq!(registry.asked().len(), 4);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_page_on_another_host_is_not_asked_for() -> Result<()> {
+    let other = ScriptedRegistry::start(|_| Reply::ok(r#"{"tags":["evil"]}"#)).await?;
+    let link = format!(
+        "<http://{}/v2/app/tags/list>; rel=\"next\"",
+        other.address()
+    );
+    let registry = ScriptedRegistry::start(move |asked| {
+        if asked.proof.is_empty() {
+            return Reply::status(401, "").header("www-authenticate", "Basic");
+        }
+        Reply::ok(r#"{"tags":["a"]}"#).header("link", &link)
+    })
+    .await?;
+    let client = client(&Options::default())?;
+    let credentials = [basic("me", "hunter2")];
+    let list = client
+        .tags(&plain(&registry.address(), "app")?, 100, &credentials)
+        .await?;
+    assert_eq!(list.tags, ["a"]);
+    assert_eq!(list.stopped, Some(Stop::OtherHost("127.0.0.1".to_owned())));
+    assert_eq!(other.asked(), []);
     Ok(())
 }
 

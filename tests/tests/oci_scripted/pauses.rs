@@ -1,9 +1,11 @@
 //! When the client waits, for how long, and when it does not ask at all.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use drop_oci::transport::{Limits, Options};
+use drop_oci::{Client, Hosts, Transport};
 use drop_tests::registry_client::{basic, client, client_within, plain};
 use drop_tests::scripted_registry::{Reply, ScriptedRegistry};
 
@@ -96,6 +98,53 @@ async fn a_long_pause_fails_at_once_and_nobody_asks_the_host_meanwhile() -> Resu
             "{asked_for}: the host was asked in its pause"
         );
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_pause_holds_for_all_who_ask_the_host_also_with_other_tls_options() -> Result<()> {
+    // 503 with a time is the same request to be left alone.
+    for status in [429, 503] {
+        let registry = ScriptedRegistry::start(move |asked| match asked.path.as_str() {
+            "/v2/" => Reply::ok("{}"),
+            _ => Reply::status(status, "busy").header("retry-after", "600"),
+        })
+        .await?;
+        let hosts = Hosts::new(Limits::default());
+        let repository = plain(&registry.address(), "app")?;
+        let mut asked = Vec::new();
+        for skip_verify in [false, true] {
+            let options = Options {
+                skip_verify,
+                ..Options::default()
+            };
+            let transport = Transport::new(&options, Arc::clone(&hosts))?;
+            let error = Client::new(transport).head(&repository, "v1", &[]).await;
+            assert_eq!(error.unwrap_err().class(), "throttled", "{status}");
+            asked.push(registry.asked().len());
+        }
+        assert_eq!(asked, [1, 1], "{status}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn so_many_requests_are_out_to_a_host_at_a_time() -> Result<()> {
+    let registry = ScriptedRegistry::start(|asked| match asked.path.as_str() {
+        "/v2/" => Reply::ok("{}"),
+        _ => Reply::stalled("{"),
+    })
+    .await?;
+    let limits = Limits {
+        concurrency: 3,
+        ..Limits::default()
+    };
+    let client = client_within(&Options::default(), limits)?;
+    let repository = plain(&registry.address(), "app")?;
+    let asks = (0..20).map(|_| client.tags(&repository, 10, &[]));
+    let asking = tokio::time::timeout(Duration::from_secs(3), futures::future::join_all(asks));
+    assert!(asking.await.is_err(), "the registry never answers");
+    assert_eq!(registry.asked().len(), 3);
     Ok(())
 }
 

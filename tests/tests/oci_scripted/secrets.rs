@@ -40,6 +40,61 @@ async fn a_redirect_to_another_host_takes_no_credentials_along() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_form_with_credentials_follows_no_redirect() -> Result<()> {
+    let elsewhere = ScriptedRegistry::start(|_| Reply::ok(r#"{"token":"t"}"#)).await?;
+    for status in [301, 307, 308] {
+        let target = format!("http://{}/token", elsewhere.address());
+        let registry = ScriptedRegistry::start(move |asked| {
+            if asked.path == "/token" {
+                return Reply::status(status, "").header("location", &target);
+            }
+            let server = format!("Bearer realm=\"http://{}/token\"", asked.host);
+            Reply::status(401, "").header("www-authenticate", &server)
+        })
+        .await?;
+        let client = client(&Options::default())?;
+        let repository = plain(&registry.address(), "app")?;
+        let credentials = [Credential::IdentityToken("refresh-value".to_owned())];
+        let error = client.head(&repository, "v1", &credentials).await;
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains(&format!("({status}")), "{error}");
+        assert!(error.contains("token server"), "{error}");
+    }
+    assert_eq!(elsewhere.asked(), []);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_token_server_that_takes_no_get_is_given_the_password_in_a_form() -> Result<()> {
+    let registry = ScriptedRegistry::start(|asked| match asked.path.split('?').next() {
+        Some("/token") if asked.method == "GET" => Reply::status(405, ""),
+        Some("/token") if asked.form.contains("password=hunter2") => {
+            Reply::ok(r#"{"access_token":"good"}"#)
+        }
+        Some("/v2/app/tags/list") if asked.proof == "Bearer good" => Reply::ok(r#"{"tags":["a"]}"#),
+        _ => {
+            let server = format!("Bearer realm=\"http://{}/token\"", asked.host);
+            Reply::status(401, "").header("www-authenticate", &server)
+        }
+    })
+    .await?;
+    let client = client(&Options::default())?;
+    let credentials = [basic("me", "hunter2")];
+    let list = client
+        .tags(&plain(&registry.address(), "app")?, 10, &credentials)
+        .await?;
+    assert_eq!(list.tags, ["a"]);
+    // Nothing secret stands in an address.
+    assert!(
+        registry
+            .lines()
+            .iter()
+            .all(|line| !line.contains("hunter2"))
+    );
+    Ok(())
+}
+
+#[tokio::test]
 async fn no_secret_reaches_an_error() -> Result<()> {
     let secrets = [
         "hunter2",

@@ -202,6 +202,24 @@ fn a_registry_out_of_the_coordinators_reach_leaves_the_tag_to_a_node() {
 }
 
 #[test]
+fn a_question_that_breaks_off_leaves_the_tag_to_a_node_until_the_next_check() {
+    let mut world = world(1);
+    world.image("a", with_policy("open"));
+    world.ask(1, REFERENCE);
+    let question = world.question();
+    let broken = Err(crate::registries::broken_off());
+    world.step(Input::Resolved(question.number, broken));
+    let (node, token) = world.granted();
+    world.pass_secs(2);
+    let message = world.word("a", READY).1;
+    let why = "a node checks the tag: the question broke off, see the coordinator's log";
+    assert!(message.ends_with(why), "{message}");
+    world.done(node, token, ONE);
+    world.pass_secs(3700);
+    world.tag_names(ONE);
+}
+
+#[test]
 fn what_needs_a_login_that_nobody_named_is_left_to_nodes_and_otherwise_refused() {
     let mut world = world(1);
     world.image("a", with_policy("open"));

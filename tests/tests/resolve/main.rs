@@ -1,4 +1,8 @@
-//! The coordinator asks registries itself: what that costs there, and what nodes are spared.
+//! The coordinator asks registries itself: what that costs there, what nodes are spared, and which registries it asks how.
+
+mod platforms;
+mod tls;
+mod ways;
 
 use std::time::Duration;
 
@@ -86,6 +90,11 @@ async fn twenty_tags_that_three_nodes_hold_cost_twenty_heads_and_nothing_else() 
     ensure!(heads == 20 && manifests.count() == 20, "{}", log.table());
     // Whether the registry wants a login is asked once.
     ensure!(log.count() <= 21, "{}", log.table());
+    let metrics = cluster.coordinator.metrics().await?;
+    let host = cluster.proxy.host();
+    let labels = [("host", host.as_str()), ("method", "HEAD"), ("code", "200")];
+    let counted = metrics.value("drop_registry_requests_total", &labels);
+    ensure!(counted == Some(20.0), "{}", metrics.text);
     Ok(())
 }
 
@@ -162,27 +171,6 @@ async fn an_image_that_does_not_exist_is_said_without_a_pull() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_image_of_another_platform_is_said_without_a_pull() -> Result<()> {
-    let cluster = cluster(2).await?;
-    let recipe = small().platform(other_platform());
-    cluster.push("team/app", "v1", &recipe).await?;
-    cluster
-        .apply(&yaml("app", &cluster.image("team/app"), "v1", BY_FAST))
-        .await?;
-    let app: CachedImage = cluster
-        .until("app", SOON, |app| is_not_ready(app, "ImagePullBackOff"))
-        .await?;
-    let (_, _, message) = condition(&app, "Ready");
-    ensure!(
-        message == "no image for this node's platform; 0/2 nodes ready",
-        "{message}"
-    );
-    let log = log_since(&cluster, 0).await?;
-    ensure!(log.of_nodes().count() == 0, "{}", log.table());
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn where_only_nodes_reach_the_registry_one_of_them_is_the_source() -> Result<()> {
     let cluster = cluster(3).await?;
     let digest = cluster.push("team/app", "v1", &small()).await?;
@@ -231,6 +219,10 @@ async fn a_throttled_coordinator_waits_as_long_as_the_host_says_and_so_do_nodes(
     let [first, second, ..] = log.exchanges() else {
         anyhow::bail!("{}", log.table());
     };
+    let metrics = cluster.coordinator.metrics().await?;
+    let host = cluster.proxy.host();
+    let counted = metrics.value("drop_registry_throttled_total", &[("host", &host)]);
+    ensure!(counted == Some(1.0), "{}", metrics.text);
     let gap = second.at.saturating_sub(first.at);
     ensure!(gap >= Duration::from_secs(7), "{}", log.table());
     Ok(())
