@@ -145,8 +145,10 @@ impl Core {
                     .record
                     .in_flight()
                     .map(|status| events::transitions(object, status));
-                let events = told.into_iter().flatten().map(Output::Publish);
-                self.outputs.extend(events);
+                for event in told.into_iter().flatten() {
+                    self.writes.spend(now.mono);
+                    self.outputs.push(Output::Publish(event));
+                }
                 object.record.succeeded(now.mono, version)
             }
             Err(WriteFailed) => object.record.failed(now.mono),

@@ -250,7 +250,7 @@ pub struct Core {
     pub(crate) stopping: bool,
     /// Nothing is granted from then on: another may lead.
     pub(crate) leads_until: Duration,
-    pub(crate) writes: crate::cached_image::writer::Bucket,
+    pub(crate) writes: crate::cached_image::writer::Budget,
     /// Every agent has said what it holds, or a TTL has passed since the start.
     pub(crate) settled: bool,
     /// Sent after the Desired that they follow from.
@@ -313,7 +313,7 @@ impl Core {
             last_arrival: Duration::ZERO,
             stopping: false,
             leads_until: Duration::MAX,
-            writes: crate::cached_image::writer::Bucket::new(config.writes_per_second),
+            writes: crate::cached_image::writer::Budget::new(config.writes_per_second),
             settled: false,
             revokes: Vec::new(),
             retargeted: BTreeSet::new(),

@@ -3,13 +3,14 @@
 //! Pure. The write budget (design section 5): an unchanged status is never written; one object at most once a second; while
 //! numbers move only when phase or a reason changes, when 2 % of the target nodes changed, or a minute after a change.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use drop_api::{CachedImageStatus, NodeState, Phase};
 
 use crate::cached_image::rollup::{NEWEST_DIGEST, UNCHECKED};
 
-/// Least time between two writes of one object.
+/// Least time between two writes of one object, and what the budget of all objects counts in.
 const SPACING: Duration = Duration::from_secs(1);
 /// A change that is not worth a write of its own is written after this long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -118,7 +119,7 @@ impl Record {
         now: Duration,
         status: &CachedImageStatus,
         changes_at: Option<Duration>,
-        bucket: &mut Bucket,
+        budget: &mut Budget,
     ) -> Decision {
         self.look = None;
         if self.written.as_ref() == Some(status) && !self.doubted {
@@ -136,7 +137,7 @@ impl Record {
             .max(self.spaced())
             .max(self.not_before.unwrap_or_default());
         let at = if at <= now {
-            bucket.take(now)
+            budget.take(now)
         } else {
             Some(at)
         };
@@ -253,36 +254,44 @@ fn nodes_changed(written: &CachedImageStatus, status: &CachedImageStatus) -> i32
     settled.saturating_add(reasons)
 }
 
-/// The budget of all objects together: so many writes a second, with a second's worth saved up.
+/// The budget of all objects together: so many writes within any second.
 #[derive(Clone, Debug)]
-pub struct Bucket {
-    interval: Duration,
-    burst: u32,
-    /// When the bucket is full again.
-    full: Duration,
+pub struct Budget {
+    per_second: usize,
+    /// Writes of the last second, oldest first.
+    recent: VecDeque<Duration>,
 }
 
-impl Bucket {
-    /// A full bucket.
+impl Budget {
+    /// Nothing is spent yet.
     #[must_use]
     pub fn new(per_second: u32) -> Self {
-        let burst = per_second.max(1);
         Self {
-            interval: Duration::from_secs(1) / burst,
-            burst,
-            full: Duration::ZERO,
+            per_second: (per_second as usize).max(1),
+            recent: VecDeque::new(),
         }
     }
 
-    /// Takes a write out, or says when there will be one.
+    /// Takes a write out, or says when there may be one.
     pub fn take(&mut self, now: Duration) -> Option<Duration> {
-        let full = self.full.max(now) + self.interval;
-        let most = now + self.interval * self.burst;
-        if full > most {
-            return Some(now + full.saturating_sub(most));
+        self.forget(now);
+        if let Some(over) = self.recent.len().checked_sub(self.per_second) {
+            return self.recent.get(over).map(|at| *at + SPACING);
         }
-        self.full = full;
+        self.recent.push_back(now);
         None
+    }
+
+    /// Events follow from writes, and are writes too: those that come after them wait the longer.
+    pub fn spend(&mut self, now: Duration) {
+        self.forget(now);
+        self.recent.push_back(now);
+    }
+
+    fn forget(&mut self, now: Duration) {
+        while self.recent.front().is_some_and(|at| *at + SPACING <= now) {
+            self.recent.pop_front();
+        }
     }
 }
 

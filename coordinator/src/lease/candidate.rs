@@ -196,7 +196,9 @@ impl Candidate {
     /// Until when this process waits although it holds the Lease: it has made it, and does not know who held the one before.
     #[must_use]
     pub fn waits_until(&self, now: Duration) -> Option<Duration> {
-        let is_ours = self.holder() == Some(&self.me);
+        // One that was deleted is nobody's, whoever held it.
+        let stands = matches!(self.view, View::Present(_));
+        let is_ours = stands && self.holder() == Some(&self.me);
         (is_ours && now < self.alone_from).then_some(self.alone_from)
     }
 

@@ -25,7 +25,7 @@ fn status(phase: Phase, ready: i32, of: i32) -> CachedImageStatus {
 
 struct Writer {
     record: Record,
-    bucket: Bucket,
+    budget: Budget,
     version: u64,
 }
 
@@ -33,7 +33,7 @@ impl Writer {
     fn new() -> Self {
         Self {
             record: Record::default(),
-            bucket: Bucket::new(50),
+            budget: Budget::new(50),
             version: 0,
         }
     }
@@ -42,7 +42,7 @@ impl Writer {
     fn change(&mut self, at: Duration, status: &CachedImageStatus) -> Option<Duration> {
         let mut now = self.record.mark(at, 3).unwrap_or(at);
         for _ in 0..10 {
-            match self.record.decide(now, status, None, &mut self.bucket) {
+            match self.record.decide(now, status, None, &mut self.budget) {
                 Decision::Nothing => return None,
                 Decision::At(later) => now = later,
                 Decision::Write => {
@@ -50,7 +50,7 @@ impl Writer {
                     self.version += 1;
                     self.record.succeeded(now, self.version);
                     assert_eq!(
-                        self.record.decide(now, status, None, &mut self.bucket),
+                        self.record.decide(now, status, None, &mut self.budget),
                         Decision::Nothing
                     );
                     return Some(now);
@@ -137,11 +137,11 @@ fn failed_writes_come_again_later_and_later() {
     record.mark(ms(0), 1);
     record.writing(ms(300), status(Phase::Ready, 1, 1));
     assert_eq!(record.failed(ms(300)), Some(ms(2300)));
-    let mut bucket = Bucket::new(50);
-    let decision = record.decide(ms(1000), &status(Phase::Ready, 1, 1), None, &mut bucket);
+    let mut budget = Budget::new(50);
+    let decision = record.decide(ms(1000), &status(Phase::Ready, 1, 1), None, &mut budget);
     assert_eq!(decision, Decision::At(ms(2300)));
     assert_eq!(
-        record.decide(ms(2300), &status(Phase::Ready, 1, 1), None, &mut bucket),
+        record.decide(ms(2300), &status(Phase::Ready, 1, 1), None, &mut budget),
         Decision::Write
     );
     for _ in 0..20 {
@@ -166,12 +166,26 @@ fn a_write_that_may_have_landed_is_made_good() {
 
 #[test]
 fn all_objects_share_a_budget() {
-    let mut bucket = Bucket::new(10);
+    let mut budget = Budget::new(10);
     let now = ms(5000);
-    for _ in 0..10 {
-        assert_eq!(bucket.take(now), None);
+    for _ in 0..9 {
+        assert_eq!(budget.take(now), None);
     }
-    assert_eq!(bucket.take(now), Some(ms(5100)));
-    assert_eq!(bucket.take(ms(5100)), None);
-    assert!(bucket.take(ms(5100)).is_some());
+    assert_eq!(budget.take(ms(5500)), None);
+    assert_eq!(budget.take(ms(5999)), Some(ms(6000)));
+    for _ in 0..9 {
+        assert_eq!(budget.take(ms(6000)), None);
+    }
+    assert_eq!(budget.take(ms(6000)), Some(ms(6500)));
+}
+
+#[test]
+fn events_count_as_writes() {
+    let mut budget = Budget::new(2);
+    assert_eq!(budget.take(ms(0)), None);
+    budget.spend(ms(100));
+    assert_eq!(budget.take(ms(200)), Some(ms(1000)));
+    budget.spend(ms(300));
+    assert_eq!(budget.take(ms(400)), Some(ms(1100)));
+    assert_eq!(budget.take(ms(1100)), None);
 }

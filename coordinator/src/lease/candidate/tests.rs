@@ -230,6 +230,8 @@ fn a_leader_that_finds_its_lease_gone_stops_at_once() {
             "{second}"
         );
         assert_ne!(leads, [true; 2], "{second}");
+        let waits = [&a, &b].map(|r| r.candidate.waits_until(secs(second)).is_some());
+        assert_ne!(waits, [true; 2], "one of them has made it: {second}");
         if leads != [false; 2] && second > 62 {
             began.get_or_insert(second);
         }
