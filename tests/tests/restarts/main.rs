@@ -1,5 +1,7 @@
 //! Each part is killed, told to stop or cut off in the middle of its work: nothing is lost, nothing is done twice.
 
+mod rollouts;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
