@@ -216,10 +216,15 @@ fn urgency(written: Option<&CachedImageStatus>, status: &CachedImageStatus) -> U
             || words(written) != words(status)
             || nodes_changed(written, status) * 50 >= status.nodes_targeted.max(1)
     });
-    match (moved, status.phase) {
-        (false, _) => Urgency::Minor,
-        (true, Some(Phase::Ready | Phase::Degraded)) => Urgency::Lasting,
-        (true, _) => Urgency::Passing,
+    if !moved {
+        return Urgency::Minor;
+    }
+    let is_under_way = !matches!(status.phase, Some(Phase::Ready | Phase::Degraded));
+    // Without a node nothing is under way.
+    if is_under_way && status.nodes_targeted > 0 {
+        Urgency::Passing
+    } else {
+        Urgency::Lasting
     }
 }
 

@@ -145,7 +145,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     ),
     mutation(
         "what was good enough for another object is remembered as the right digest",
-        "coordinator/src/session.rs",
+        "coordinator/src/session/reports.rs",
         "o.facts.spec.image_pull_policy == ImagePullPolicy::Always\n",
         "({on} || o.facts.spec.image_pull_policy == ImagePullPolicy::Always)\n",
         "status",

@@ -83,6 +83,15 @@ fn a_passing_state_is_written_only_if_it_lasts() {
 }
 
 #[test]
+fn that_no_node_matches_is_written_at_once() {
+    let mut writer = Writer::new();
+    assert_eq!(
+        writer.change(ms(0), &status(Phase::Pending, 0, 0)),
+        Some(ms(10))
+    );
+}
+
+#[test]
 fn one_object_is_written_once_a_second_at_most() {
     let mut writer = Writer::new();
     assert_eq!(
